@@ -1,0 +1,25 @@
+package client
+
+import "culvert/internal/tunnel"
+
+// Upstream is one local service and the tunnel under which the client offers it.
+type Upstream struct {
+	Tunnel tunnel.Name
+	Scheme Scheme
+	// Network and Address are what to dial: "tcp" with host:port or "unix" with a path. For File, Address is the folder.
+	Network, Address string
+	// Spec is the upstream in the form of the status command: "*=http://127.0.0.1:8080", "localhost:22", "2222=host:22".
+	Spec string
+}
+
+// Scheme is what the local service speaks.
+type Scheme string
+
+// The schemes of upstreams.
+const (
+	SchemeTCP   Scheme = "tcp"
+	SchemeHTTP  Scheme = "http"
+	SchemeHTTPS Scheme = "https"
+	SchemeH2C   Scheme = "h2c"
+	SchemeFile  Scheme = "file"
+)

@@ -1,0 +1,137 @@
+// Package upstream holds named sets of places to send connections to, tries them in the balancer's order and
+// retries on the next one what the first one certainly did not get.
+//
+// It is the waist of the data path: a static address, a stream in a client's session and, later, a peer node are all
+// Members, and no caller learns which.
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Member is one place that connections can go to. Implementations are comparable by identity and safe for
+// concurrent use.
+type Member interface {
+	// Name tells the member from others of its upstream in logs and status.
+	Name() string
+	// Protocol is what is spoken on its connections.
+	Protocol() Protocol
+	// Dial makes a connection for the visit. A failure is a *DialError.
+	// The caller owns the connection.
+	Dial(ctx context.Context, v *Visit) (Dialed, error)
+}
+
+// Protocol is what is spoken on a member's connections.
+type Protocol uint8
+
+// The protocols of members.
+const (
+	Raw   Protocol = iota // bytes
+	HTTP1                 // HTTP/1.1
+	H2C                   // HTTP/2 with prior knowledge
+)
+
+// Visit describes one connection that is wanted on a visitor's behalf. It is not changed by a Dial.
+type Visit struct {
+	ID          string         // the connection's id, the same in the logs of both ends
+	Source      netip.AddrPort // the visitor
+	Destination netip.AddrPort // the address that the visitor connected to
+	Host        string         // canonical host, for HTTP
+	First       *First         // the visitor's first bytes; nil if the caller sends them itself
+	// Patience is how long a member may leave the request unacknowledged before the dial is given up, so that
+	// another one can be tried; zero means until the context ends. It ends no dial that has been acknowledged.
+	Patience time.Duration
+}
+
+// Dialed is a connection made. If FirstSent, the member has sent all of Visit.First's bytes already.
+type Dialed struct {
+	Conn      Conn
+	FirstSent bool
+}
+
+// Conn is a connection whose directions close apart, and which can be aborted.
+// Close after CloseWrite and a read of EOF is an orderly end.
+type Conn interface {
+	net.Conn
+	// CloseWrite ends what this side sends; the peer reads EOF.
+	CloseWrite() error
+	// Reset aborts both directions; the peer reads an error, never a clean EOF.
+	Reset() error
+}
+
+// FromTCP makes a Conn of a TCP or Unix connection: Reset sends RST where the network has one.
+func FromTCP(c interface {
+	net.Conn
+	CloseWrite() error
+},
+) Conn {
+	return tcpConn{c}
+}
+
+type tcpConn struct {
+	closeWriter
+}
+
+type closeWriter = interface {
+	net.Conn
+	CloseWrite() error
+}
+
+func (c tcpConn) Reset() error {
+	if l, ok := c.closeWriter.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0) // fails only if the connection is closed already
+	}
+	return c.Close()
+}
+
+// Reason says why a dial failed, from a bounded set that serves as a metric label.
+type Reason string
+
+// The reasons of a failed dial.
+const (
+	Refused      Reason = "refused"        // the service beside the member refused the connection
+	Unreachable  Reason = "unreachable"    // the service could not be reached: no route, no such host
+	TimedOut     Reason = "timeout"        // no answer in time
+	NoSuchTunnel Reason = "no_such_tunnel" // the member does not know the tunnel any more
+	Overloaded   Reason = "overloaded"     // the member has too many connections
+	NotAllowed   Reason = "not_allowed"    // the member's credential does not cover it (any more)
+	Lost         Reason = "lost"           // the session was lost meanwhile
+	NoMember     Reason = "no_member"      // the upstream is empty
+	Canceled     Reason = "canceled"       // the visitor went away
+)
+
+// DialError is a failed dial.
+type DialError struct {
+	Member string
+	Reason Reason
+	// MaybeSent means that visitor bytes may have reached a service: no other member may be tried.
+	MaybeSent bool
+	Err       error
+}
+
+func (e *DialError) Error() string {
+	if e.Member == "" {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %s", e.Member, e.Err)
+}
+
+func (e *DialError) Unwrap() error { return e.Err }
+
+// ReasonOf is the reason of a dial's error.
+func ReasonOf(err error) Reason {
+	var d *DialError
+	switch {
+	case errors.As(err, &d):
+		return d.Reason
+	case errors.Is(err, context.Canceled):
+		return Canceled
+	default:
+		return TimedOut
+	}
+}
