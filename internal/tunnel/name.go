@@ -130,4 +130,3 @@ func (n Name) Path() string {
 	}
 	return ""
 }
-

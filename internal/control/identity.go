@@ -1,0 +1,69 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+
+	"culvert/internal/tunnel"
+)
+
+// identity tells one installation of a client from all others. The owner is part of it: nobody takes over a client
+// of another credential by repeating its names.
+type identity struct{ owner, id, instance string }
+
+func (c *session) identity() identity {
+	return identity{c.bearer.ID(), c.hello.ID, c.hello.Instance}
+}
+
+var errReplaced = errors.New("a newer session of the same client took its place")
+
+// enter makes c the session of its identity and evicts an older one at once, or says why c must go away: a newer
+// epoch of an instance fences the older process, a higher counter of one epoch replaces the older session.
+func (s *Server) enter(c *session) *tunnel.GoAway {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return &tunnel.GoAway{Reason: tunnel.Shutdown, Detail: errStopping.Error()}
+	}
+	key := c.identity()
+	if old := s.sessions[key]; old != nil {
+		evicted, refused := compare(old.hello, c.hello)
+		if refused != nil {
+			return refused
+		}
+		old.log.Info("session gives way to a newer one of the same instance", "by", c.remote)
+		old.end(*evicted, errReplaced)
+		s.cfg.Metrics.count(old, -1)
+	}
+	s.sessions[key] = c
+	s.cfg.Metrics.count(c, +1)
+	if c.hello.Reconnects > 0 {
+		s.cfg.Metrics.reconnects.Inc()
+	}
+	return nil
+}
+
+// compare decides between an old and a new session of one instance: what the old one is told, or why the new one is
+// refused.
+func compare(old, fresh tunnel.Hello) (evicted, refused *tunnel.GoAway) {
+	switch {
+	case fresh.Epoch > old.Epoch:
+		return &tunnel.GoAway{Reason: tunnel.Fenced, Detail: "a newer process of this instance has connected"}, nil
+	case fresh.Epoch < old.Epoch:
+		return nil, &tunnel.GoAway{Reason: tunnel.Fenced, Detail: fmt.Sprintf(
+			"a newer process of instance %s is connected: was the state file copied?", fresh.Instance)}
+	case fresh.Counter > old.Counter:
+		return &tunnel.GoAway{Reason: tunnel.Replaced, Detail: errReplaced.Error()}, nil
+	default:
+		return nil, &tunnel.GoAway{Reason: tunnel.Replaced, Detail: errReplaced.Error()}
+	}
+}
+
+func (s *Server) leave(c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[c.identity()] == c {
+		delete(s.sessions, c.identity())
+		s.cfg.Metrics.count(c, -1)
+	}
+}

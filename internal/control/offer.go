@@ -1,0 +1,115 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+
+	"culvert/internal/auth"
+	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
+)
+
+// publish decides on each of a client's offers and makes the accepted ones reachable.
+func (s *Server) publish(c *session) []tunnel.Answer {
+	answers := make([]tunnel.Answer, len(c.hello.Offers))
+	seen := make(map[tunnel.Name]bool)
+	for i, offer := range c.hello.Offers {
+		answers[i].Tunnel = offer.Tunnel
+		address, err := s.publishOne(c, offer, seen)
+		if err != nil {
+			c.log.Warn("offer refused", "tunnel", offer.Tunnel, "reason", err)
+			s.cfg.Metrics.refusedOffers.Inc()
+			answers[i].Refused = err.Error()
+			continue
+		}
+		answers[i].Address = address
+	}
+	return answers
+}
+
+func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name]bool) (address string, err error) {
+	name, err := tunnel.ParseName(offer.Tunnel)
+	if err != nil {
+		return "", err
+	}
+	if seen[name] {
+		return "", errors.New("offered twice by this client")
+	}
+	seen[name] = true
+	if err := s.carries(name); err != nil {
+		return "", err
+	}
+	if err := c.bearer.Permit(offering(name)); err != nil {
+		return "", err
+	}
+	m := &member{session: c, tunnel: name, protocol: protocolOf(name, offer)}
+	p, err := s.cfg.Publisher.Publish(name, m)
+	if err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.withdrawn { // it was evicted meanwhile
+		p.Withdraw()
+		return "", errReplaced
+	}
+	c.published = append(c.published, published{name: name, upstream: show(offer), Publication: p})
+	return p.Address(), nil
+}
+
+// carries says whether this server carries tunnels like this one at all.
+func (s *Server) carries(name tunnel.Name) error {
+	switch name.Kind() {
+	case tunnel.HTTP:
+		if !s.cfg.HTTP {
+			return errors.New("this server carries TCP only: use culvert server or culvert http server")
+		}
+	case tunnel.TCP:
+		if !s.cfg.TCP {
+			return errors.New("this server carries HTTP only: use culvert server or culvert tcp server")
+		}
+		if !s.cfg.Ports.Contains(name.Port()) {
+			return fmt.Errorf("port %d is not among the ports that this server opens for clients: %s", name.Port(), s.cfg.Ports)
+		}
+	default:
+		return errors.New("private tunnels come with a later version of the server")
+	}
+	return nil
+}
+
+// offering is what a credential must permit for a client to offer the tunnel, and for each of its streams.
+func offering(name tunnel.Name) auth.Action {
+	switch name.Kind() {
+	case tunnel.HTTP:
+		return auth.OfferHost(name.Host())
+	case tunnel.TCP:
+		return auth.OfferPort(name.Port())
+	default:
+		return auth.OfferName(name.Private())
+	}
+}
+
+func protocolOf(name tunnel.Name, offer tunnel.Offer) upstream.Protocol {
+	switch {
+	case name.Kind() != tunnel.HTTP:
+		return upstream.Raw
+	case offer.Protocol == "h2c":
+		return upstream.H2C
+	default:
+		return upstream.HTTP1
+	}
+}
+
+// show is the offer in the status command's words: the client's own, unless they are not fit to be shown.
+func show(offer tunnel.Offer) string {
+	const most = 256
+	if len(offer.Upstream) > most {
+		return offer.Tunnel
+	}
+	for _, c := range []byte(offer.Upstream) {
+		if c <= ' ' || c == 0x7f {
+			return offer.Tunnel
+		}
+	}
+	return offer.Upstream
+}

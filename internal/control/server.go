@@ -1,0 +1,254 @@
+// Package control is the server's end of client sessions: it authenticates them, holds them, publishes what they
+// offer, and opens streams in them.
+//
+// A session's goroutines and its membership of upstreams end with its connection. What a client may do is asked of
+// its credential when it offers and again for each stream, so that a credential that shrinks, expires or is revoked
+// reaches sessions that are open.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"culvert/internal/auth"
+	"culvert/internal/mux"
+	"culvert/internal/tunnel"
+	"culvert/internal/tunnel/ws"
+	"culvert/internal/upstream"
+)
+
+// Publisher makes tunnels reachable for visitors.
+type Publisher interface {
+	// Publish adds a member to the tunnel's upstream, and opens the tunnel to visitors if it is its first.
+	// The error is for the client's eyes.
+	Publish(name tunnel.Name, m upstream.Member) (Publication, error)
+}
+
+// Publication is one member's place in a tunnel.
+type Publication interface {
+	// Address is where visitors reach the tunnel, as far as the server knows.
+	Address() string
+	// Withdraw takes the member out. Its open connections go on.
+	Withdraw()
+}
+
+// Config is what a Server needs. All fields are required.
+type Config struct {
+	Software  string // name and version, told to clients
+	Verify    func(token string) (*auth.Bearer, error)
+	Admit     func(*http.Request) // lifts the limits that hold before authentication
+	Publisher Publisher
+	Ports     auth.Ports // which public ports clients may open at all
+	HTTP, TCP bool       // which kinds of tunnel this server carries
+	Budget    *mux.Budget
+	Metrics   *Metrics
+	Log       *slog.Logger
+}
+
+// Server holds the sessions of clients. It is the http.Handler of ws.Path.
+type Server struct {
+	cfg Config
+
+	wait sync.WaitGroup // sessions
+
+	mu       sync.Mutex
+	closing  bool
+	sessions map[identity]*session
+}
+
+// New makes a server without sessions.
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, sessions: make(map[identity]*session)}
+}
+
+// Run closes sessions whose credential is no longer valid, until the context ends; then it closes all sessions and
+// returns when nothing of them is left.
+func (s *Server) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.closeInvalid()
+		case <-ctx.Done():
+			s.mu.Lock()
+			s.closing = true
+			s.mu.Unlock()
+			for _, c := range s.list() {
+				c.tunnel.Close(errStopping)
+			}
+			s.wait.Wait()
+			return nil
+		}
+	}
+}
+
+var errStopping = errors.New("server is stopping")
+
+// revocationGrace is how long a go-away gets to reach its client before the session is closed.
+const revocationGrace = time.Second
+
+func (s *Server) closeInvalid() {
+	for _, c := range s.list() {
+		if err := c.bearer.Valid(); err != nil {
+			c.log.Warn("session closed: its credential is not valid any more", "reason", err)
+			c.end(tunnel.GoAway{Reason: tunnel.Revoked, Detail: err.Error()}, err)
+		}
+	}
+}
+
+// GoAway tells all clients that the server takes no new sessions and will close theirs.
+func (s *Server) GoAway() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	var wait sync.WaitGroup
+	for _, c := range s.list() {
+		wait.Go(func() {
+			_ = c.tunnel.GoAway(tunnel.GoAway{Reason: tunnel.Shutdown, Detail: "the server is going down"})
+		})
+	}
+	wait.Wait()
+}
+
+func (s *Server) list() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*session, 0, len(s.sessions))
+	for _, c := range s.sessions {
+		list = append(list, c)
+	}
+	return list
+}
+
+// ServeHTTP authenticates a client and starts its session. It answers in plain words what is wrong otherwise.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	bearer, err := s.authenticate(r)
+	if err != nil {
+		s.cfg.Log.Warn("client refused", "remote", r.RemoteAddr, "err", err)
+		w.Header().Set("Www-Authenticate", "Bearer")
+		w.Header().Set("Connection", "close")
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return
+	}
+	s.mu.Lock()
+	closing := s.closing
+	if !closing {
+		s.wait.Add(1) // before Run can wait
+	}
+	s.mu.Unlock()
+	if closing {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, errStopping.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	s.cfg.Admit(r)
+	conn, err := ws.Upgrade(w, r)
+	if err != nil {
+		s.wait.Done()
+		s.cfg.Log.Info("no websocket", "remote", r.RemoteAddr, "err", err)
+		return
+	}
+	remote := strings.Clone(r.RemoteAddr)
+	// Not in the request's goroutine, which would keep the request's buffers for the life of the session.
+	go func() {
+		defer s.wait.Done()
+		m, err := mux.Server(conn, mux.Config{MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log})
+		if err == nil {
+			err = s.hold(m, bearer, remote)
+		}
+		s.cfg.Log.Debug("connection ended", "remote", remote, "err", err)
+	}()
+}
+
+// clientStreams is how many streams a client may open: its control stream, and some to be refused.
+const clientStreams = 16
+
+var errNoToken = errors.New("no token: send it as Authorization: Bearer")
+
+func (s *Server) authenticate(r *http.Request) (*auth.Bearer, error) {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		token = ""
+	}
+	bearer, err := s.cfg.Verify(token)
+	if err != nil && token == "" {
+		return nil, errNoToken
+	}
+	return bearer, err
+}
+
+// hold runs one session from its hello to its end.
+func (s *Server) hold(m *mux.Session, bearer *auth.Bearer, remote string) error {
+	t, hello, err := tunnel.Accept(context.Background(), m)
+	if err != nil {
+		return err
+	}
+	defer t.Close(nil)
+	if err := hello.Check(); err != nil {
+		_ = t.GoAway(tunnel.GoAway{Reason: tunnel.Rejected, Detail: err.Error()})
+		awaitEnd(t, revocationGrace)
+		return err
+	}
+	c := &session{
+		tunnel: t, hello: hello, bearer: bearer, remote: remote, since: time.Now(),
+		log: s.cfg.Log.With("client", hello.ID, "instance", hello.Instance, "remote", remote),
+	}
+	if refused := s.enter(c); refused != nil {
+		c.log.Warn("session refused", "reason", refused.Reason)
+		_ = t.GoAway(*refused)
+		awaitEnd(t, revocationGrace)
+		return refused
+	}
+	defer s.leave(c)
+	defer c.withdraw()
+	answers := s.publish(c)
+	if err := t.Welcome(tunnel.Welcome{Software: s.cfg.Software, Answers: answers}); err != nil {
+		return fmt.Errorf("welcome: %w", err)
+	}
+	c.log.Info("client connected", "upstreams", strings.Join(c.upstreams(), ", "))
+	c.serve()
+	c.log.Info("client disconnected", "reason", t.Err(), "after", time.Since(c.since).Round(time.Millisecond))
+	return nil
+}
+
+func awaitEnd(t *tunnel.Session, grace time.Duration) {
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-t.Done():
+	case <-timer.C:
+	}
+}
+
+// Client is what is known of a connected client.
+type Client struct {
+	ID, Instance, RemoteAddr string
+	Since                    time.Time
+	Labels                   map[string]string
+	Upstreams                []string // in the form of the status command
+	Tunnels                  []Tunnel
+	RTT                      time.Duration
+	Streams                  int
+	Reconnects               uint64
+}
+
+// Tunnel is one tunnel of a client, with the address for visitors.
+type Tunnel struct{ Name, Address string }
+
+// Clients lists the connected clients, the oldest session first.
+func (s *Server) Clients() []Client {
+	var clients []Client
+	for _, c := range s.list() {
+		clients = append(clients, c.info())
+	}
+	slices.SortFunc(clients, func(a, b Client) int { return a.Since.Compare(b.Since) })
+	return clients
+}

@@ -1,0 +1,54 @@
+package mux
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/libp2p/go-yamux/v5"
+)
+
+// Budget bounds the memory that the receive windows of all sessions of a process may grow to.
+// Every stream gets its first 256 KiB; what is beyond comes out of the budget.
+type Budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// NewBudget makes a budget of so many bytes.
+func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+
+// Used is how much of the budget is granted at the moment, in bytes.
+func (b *Budget) Used() int64 { return b.used.Load() }
+
+func (b *Budget) span() (yamux.MemoryManager, error) { return &span{budget: b}, nil }
+
+var errBudget = errors.New("window budget used up")
+
+// span is one stream's share.
+type span struct {
+	budget *Budget
+	held   atomic.Int64
+}
+
+// firstWindow is the priority with which yamux reserves a stream's initial window. Refusing that one would end the
+// whole session, so it is always granted; the number of streams is bounded by Config.MaxStreams.
+const firstWindow = 255
+
+func (s *span) ReserveMemory(size int, prio uint8) error {
+	if prio == firstWindow {
+		return nil
+	}
+	if s.budget.used.Add(int64(size)) > s.budget.limit {
+		s.budget.used.Add(-int64(size))
+		return errBudget
+	}
+	s.held.Add(int64(size))
+	return nil
+}
+
+func (s *span) ReleaseMemory(size int) {
+	s.held.Add(-int64(size))
+	s.budget.used.Add(-int64(size))
+}
+
+func (s *span) Done() { s.budget.used.Add(-s.held.Swap(0)) }

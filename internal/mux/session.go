@@ -1,0 +1,279 @@
+// Package mux carries many streams over one connection between two peers.
+//
+// Each stream opens with metadata, is acknowledged by the peer's mux (received) and then accepted or refused by the
+// peer's user (result), carries bytes both ways under a flow control of its own, and ends by direction (half-close)
+// or at once (reset). A peer from which nothing comes for Config.Dead is lost, and its streams with it.
+//
+// This is the mux's first form: one link, over the yamux framing. It knows only net.Conn.
+package mux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-yamux/v5"
+)
+
+// Config sets a session's limits. The zero value means the defaults.
+type Config struct {
+	MaxStreams int           // streams that the peer may have open at a time; 16,384
+	MaxMeta    int           // bytes of an open's metadata; 4,096
+	Heartbeat  time.Duration // how often a byte is made to flow each way; 3 s
+	Dead       time.Duration // silence after which the peer is lost; 7 s
+	Budget     *Budget       // memory for windows beyond each stream's first 256 KiB; shared by sessions; nil means none
+	Log        *slog.Logger  // nil discards
+}
+
+func (c Config) withDefaults() Config {
+	if c.MaxStreams == 0 {
+		c.MaxStreams = 16384
+	}
+	if c.MaxMeta == 0 {
+		c.MaxMeta = 4096
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 3 * time.Second
+	}
+	if c.Dead == 0 {
+		c.Dead = 7 * time.Second
+	}
+	if c.Budget == nil {
+		c.Budget = NewBudget(0)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// openTimeout bounds how long a stream that the peer has opened may keep its metadata back.
+const openTimeout = 5 * time.Second
+
+// Session is one peer's relation to the other. It owns its connection. Its methods are safe for concurrent use.
+type Session struct {
+	cfg      Config
+	conn     *countedConn
+	yamux    *yamux.Session
+	accepted chan *Stream
+	done     chan struct{} // closed once the connection is closed and no goroutine is left
+	wait     sync.WaitGroup
+
+	mu  sync.Mutex
+	err error // why the session ended; set once
+}
+
+// Client starts a session on a connection that this side dialled. The session owns conn from here on.
+func Client(conn net.Conn, cfg Config) (*Session, error) { return start(conn, cfg, yamux.Client) }
+
+// Server starts a session on a connection that this side accepted. The session owns conn from here on.
+func Server(conn net.Conn, cfg Config) (*Session, error) { return start(conn, cfg, yamux.Server) }
+
+type newYamux = func(net.Conn, *yamux.Config, func() (yamux.MemoryManager, error)) (*yamux.Session, error)
+
+func start(conn net.Conn, cfg Config, open newYamux) (*Session, error) {
+	cfg = cfg.withDefaults()
+	s := &Session{
+		cfg:      cfg,
+		conn:     newCountedConn(conn),
+		accepted: make(chan *Stream),
+		done:     make(chan struct{}),
+	}
+	y := yamux.DefaultConfig()
+	y.EnableKeepAlive = false // watch judges by any byte, not by the answer to a ping that bulk data may delay
+	y.MeasureRTTInterval = cfg.Heartbeat
+	y.MaxIncomingStreams = uint32(cfg.MaxStreams)
+	y.MaxStreamWindowSize = 4 << 20
+	y.ReadBufSize = 16 << 10
+	y.LogOutput = logWriter{cfg.Log}
+	ys, err := open(s.conn, y, cfg.Budget.span)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start session: %w", err)
+	}
+	s.yamux = ys
+	s.wait.Go(s.accept)
+	s.wait.Go(s.watch)
+	go func() {
+		s.wait.Wait()
+		close(s.done)
+	}()
+	return s, nil
+}
+
+// accept receives the peer's opens. Each waits for its metadata on its own, so that a slow one delays nobody.
+func (s *Session) accept() {
+	for {
+		ys, err := s.yamux.AcceptStream()
+		if err != nil {
+			s.end(err)
+			return
+		}
+		s.wait.Go(func() {
+			st, err := receive(s, ys)
+			if err != nil {
+				_ = ys.Reset()
+				s.cfg.Log.Debug("stream dropped before its metadata came", "err", err)
+				return
+			}
+			select {
+			case s.accepted <- st:
+			case <-s.yamux.CloseChan():
+			}
+		})
+	}
+}
+
+// watch ends the session when nothing has come from the peer for Config.Dead.
+func (s *Session) watch() {
+	tick := time.NewTicker(s.cfg.Heartbeat / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.yamux.CloseChan():
+			return
+		case now := <-tick.C:
+			if silence := now.Sub(s.conn.lastRead()); silence > s.cfg.Dead {
+				s.end(fmt.Errorf("%w: nothing heard for %s", ErrDead, silence.Round(time.Second)))
+				return
+			}
+		}
+	}
+}
+
+// ErrDead ends a session whose peer has fallen silent.
+var ErrDead = errors.New("peer is dead")
+
+// ErrClosed ends a session that was closed by this side.
+var ErrClosed = errors.New("session closed")
+
+// Open starts a stream and sends its metadata. It returns without waiting for the peer; Received and Result do that.
+// The context bounds only the call.
+func (s *Session) Open(ctx context.Context, meta []byte) (*Stream, error) {
+	if len(meta) > s.cfg.MaxMeta {
+		return nil, fmt.Errorf("open stream: %d bytes of metadata, at most %d", len(meta), s.cfg.MaxMeta)
+	}
+	ys, err := s.yamux.OpenStream(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open stream: %w", s.cause(err))
+	}
+	st, err := request(ctx, s, ys, meta)
+	if err != nil {
+		_ = ys.Reset()
+		return nil, fmt.Errorf("open stream: %w", s.cause(err))
+	}
+	return st, nil
+}
+
+// Accept returns the next stream that the peer has opened and that has been acknowledged to it as received.
+// The caller must end it by Refuse, Close or Reset.
+func (s *Session) Accept(ctx context.Context) (*Stream, error) {
+	select {
+	case st := <-s.accepted:
+		return st, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.yamux.CloseChan():
+		return nil, s.Err()
+	}
+}
+
+// Close ends the session and resets its streams. The cause, if not nil, becomes this side's Err.
+// It waits until no goroutine of the session is left.
+func (s *Session) Close(cause error) {
+	if cause == nil {
+		cause = ErrClosed
+	}
+	s.end(cause)
+	<-s.done
+}
+
+func (s *Session) end(cause error) {
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = cause
+	}
+	s.mu.Unlock()
+	// The connection first: yamux waits for its own loops, which may be blocked in it.
+	s.conn.Close()
+	_ = s.yamux.Close() // reports nothing
+}
+
+// cause prefers the session's own reason over the library's consequence of it.
+func (s *Session) cause(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	return err
+}
+
+// Done is closed when the session has ended.
+func (s *Session) Done() <-chan struct{} { return s.yamux.CloseChan() }
+
+// Err says why the session ended; nil while it lives.
+func (s *Session) Err() error {
+	select {
+	case <-s.yamux.CloseChan():
+		return s.cause(ErrClosed)
+	default:
+		return nil
+	}
+}
+
+// RTT is the last measured round-trip time, zero before the first measurement.
+func (s *Session) RTT() time.Duration { return s.yamux.RTT() }
+
+// Streams is how many streams are open, both sides' together.
+func (s *Session) Streams() int { return s.yamux.NumStreams() }
+
+// Bytes is what the connection has carried in each direction, framing included.
+func (s *Session) Bytes() (in, out int64) { return s.conn.in.Load(), s.conn.out.Load() }
+
+// countedConn counts what passes and remembers when the peer was last heard.
+type countedConn struct {
+	net.Conn
+	started time.Time
+	heard   atomic.Int64 // nanoseconds since started, on the monotonic clock
+	in, out atomic.Int64
+	once    sync.Once
+	closed  error
+}
+
+func newCountedConn(c net.Conn) *countedConn { return &countedConn{Conn: c, started: time.Now()} }
+
+func (c *countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.in.Add(int64(n))
+		c.heard.Store(int64(time.Since(c.started)))
+	}
+	return n, err
+}
+
+func (c *countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.out.Add(int64(n))
+	return n, err
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() { c.closed = c.Conn.Close() })
+	return c.closed
+}
+
+func (c *countedConn) lastRead() time.Time { return c.started.Add(time.Duration(c.heard.Load())) }
+
+// logWriter passes yamux's own complaints on, at debug: each is about one stream or repeats the session's error.
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Debug("yamux", "says", string(p))
+	return len(p), nil
+}

@@ -1,0 +1,176 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Version is the protocol version that this code speaks.
+const Version = 1
+
+// Hello is the first message of a client: who it is and what it offers.
+type Hello struct {
+	Version  int    `json:"version"`
+	ID       string `json:"id"`       // the operator's name for the client
+	Instance string `json:"instance"` // one installation of it; several instances of an id are several members
+	Epoch    uint64 `json:"epoch"`    // grows with each process of an instance
+	Counter  uint64 `json:"counter"`  // grows with each session of a process
+	// Reconnects is how many sessions to this server the process has had before.
+	Reconnects uint64            `json:"reconnects,omitempty"`
+	Software   string            `json:"software,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Offers     []Offer           `json:"offers"`
+}
+
+// Offer is one tunnel that a client offers.
+type Offer struct {
+	Tunnel   string `json:"tunnel"`             // a Name
+	Upstream string `json:"upstream"`           // what stands behind it, as the status command shows it
+	Protocol string `json:"protocol,omitempty"` // "h2c" if HTTP/2 with prior knowledge is spoken, else ""
+}
+
+// Limits of a hello. A longer one ends the session.
+const (
+	MaxOffers   = 4096
+	maxHello    = 1 << 20
+	maxControl  = 64 << 10
+	maxIdentity = 128
+	maxLabels   = 64
+)
+
+// Check says what is wrong with a hello that a stranger sent.
+func (h Hello) Check() error {
+	switch {
+	case h.Version != Version:
+		return fmt.Errorf("hello: protocol version %d, this side speaks %d", h.Version, Version)
+	case !printable(h.ID) || !printable(h.Instance):
+		return fmt.Errorf("hello: id and instance must be 1 to %d printable characters without spaces", maxIdentity)
+	case len(h.Offers) > MaxOffers:
+		return fmt.Errorf("hello: %d offers, at most %d", len(h.Offers), MaxOffers)
+	case len(h.Labels) > maxLabels:
+		return fmt.Errorf("hello: %d labels, at most %d", len(h.Labels), maxLabels)
+	}
+	for k, v := range h.Labels {
+		if !printable(k) || v != "" && !printable(v) {
+			return fmt.Errorf("hello: label %.40q: want printable characters without spaces, at most %d", k, maxIdentity)
+		}
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	if s == "" || len(s) > maxIdentity {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// Welcome answers a hello. An offer that is refused does not end the session.
+type Welcome struct {
+	Version  int      `json:"version"`
+	Software string   `json:"software,omitempty"`
+	Answers  []Answer `json:"answers"` // one for each offer, in order
+}
+
+// Answer is what became of an offer.
+type Answer struct {
+	Tunnel  string `json:"tunnel"`
+	Refused string `json:"refused,omitempty"` // why, in words; "" if the tunnel is up
+	Address string `json:"address,omitempty"` // where visitors reach it, as far as the server knows
+}
+
+// GoAway says that the sender takes or makes no new streams; those that are open go on.
+type GoAway struct {
+	Reason GoAwayReason `json:"reason"`
+	Detail string       `json:"detail,omitempty"`
+	// After is how long the client should wait before it connects again.
+	After time.Duration `json:"after,omitempty"`
+}
+
+// GoAwayReason is why a side goes away.
+type GoAwayReason string
+
+// The reasons to go away.
+const (
+	Shutdown GoAwayReason = "shutdown" // the sender is going down
+	Fenced   GoAwayReason = "fenced"   // another process is this instance: take another instance
+	Replaced GoAwayReason = "replaced" // a newer session of the same process took this one's place
+	Revoked  GoAwayReason = "revoked"  // the credential is no longer valid
+	Rejected GoAwayReason = "rejected" // the hello was not acceptable
+)
+
+// Control messages are a type, a length and JSON. A receiver skips types that it does not know.
+const (
+	msgHello   = 1
+	msgWelcome = 2
+	msgGoAway  = 3
+)
+
+func writeMessage(w io.Writer, kind byte, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write control message: %w", err)
+	}
+	frame := append(make([]byte, 0, 5+len(body)), kind)
+	frame = binary.BigEndian.AppendUint32(frame, uint32(len(body)))
+	_, err = w.Write(append(frame, body...))
+	return err
+}
+
+var errTooLong = errors.New("control message too long")
+
+func readMessage(r io.Reader, limit uint32) (kind byte, body []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n > limit {
+		return 0, nil, fmt.Errorf("%w: %d bytes, at most %d", errTooLong, n, limit)
+	}
+	// The body grows as it comes: a length costs its sender the bytes before it costs the receiver the memory.
+	body, err = io.ReadAll(io.LimitReader(r, int64(n)))
+	if err == nil && len(body) < int(n) {
+		err = io.ErrUnexpectedEOF
+	}
+	return head[0], body, err
+}
+
+// expect reads one message, which must be of the kind.
+func expect(r io.Reader, kind byte, limit uint32, into any) error {
+	got, body, err := readMessage(r, limit)
+	if err != nil {
+		return err
+	}
+	if got == msgGoAway && kind != msgGoAway {
+		var g GoAway
+		if err := json.Unmarshal(body, &g); err != nil {
+			return fmt.Errorf("control message: %w", err)
+		}
+		return &g
+	}
+	if got != kind {
+		return fmt.Errorf("control message of type %d in place of %d", got, kind)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("control message: %w", err)
+	}
+	return nil
+}
+
+// Error makes a GoAway the error of the session that it ends.
+func (g *GoAway) Error() string {
+	if g.Detail == "" {
+		return "peer went away: " + string(g.Reason)
+	}
+	return g.Detail
+}

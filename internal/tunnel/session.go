@@ -1,0 +1,171 @@
+package tunnel
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"culvert/internal/mux"
+)
+
+// HelloTimeout bounds how long either side waits for the other's part of the handshake.
+const HelloTimeout = 5 * time.Second
+
+// Session is a client's session with a server, after the hello. Its first stream, which the client opened, carries
+// control messages; every other one is a connection of a visitor, opened by the server.
+type Session struct {
+	*mux.Session
+	control *mux.Stream
+	gone    chan GoAway   // the peer's go-away; at most one is kept
+	reading chan struct{} // closed when the reader of control messages has ended
+
+	write sync.Mutex // one control message at a time
+}
+
+// Connect makes the client's side of a session: it sends the hello and waits for the welcome.
+// On failure the mux session is closed; an error that is a *GoAway is the server's refusal.
+func Connect(ctx context.Context, m *mux.Session, h Hello) (*Session, Welcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, HelloTimeout)
+	defer cancel()
+	var w Welcome
+	s, err := connect(ctx, m, h, &w)
+	if err != nil {
+		m.Close(err)
+		return nil, Welcome{}, fmt.Errorf("hello: %w", err)
+	}
+	return s, w, nil
+}
+
+func connect(ctx context.Context, m *mux.Session, h Hello, w *Welcome) (*Session, error) {
+	st, err := m.Open(ctx, []byte{metaControl})
+	if err != nil {
+		return nil, err
+	}
+	if err := st.Result(ctx); err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = st.SetDeadline(deadline)
+	defer context.AfterFunc(ctx, func() { _ = st.SetDeadline(time.Unix(1, 0)) })()
+	h.Version = Version
+	if err := writeMessage(st, msgHello, h); err != nil {
+		return nil, err
+	}
+	if err := expect(st, msgWelcome, maxHello, w); err != nil {
+		return nil, err
+	}
+	if len(w.Answers) != len(h.Offers) {
+		return nil, fmt.Errorf("%d answers to %d offers", len(w.Answers), len(h.Offers))
+	}
+	return newSession(m, st), nil
+}
+
+// Accept makes the server's side of a session: it waits for the client's hello. The caller answers with Welcome, or
+// with GoAway and Close. On failure the mux session is closed.
+func Accept(ctx context.Context, m *mux.Session) (*Session, Hello, error) {
+	ctx, cancel := context.WithTimeout(ctx, HelloTimeout)
+	defer cancel()
+	var h Hello
+	st, err := acceptControl(ctx, m)
+	if err == nil {
+		deadline, _ := ctx.Deadline()
+		_ = st.SetDeadline(deadline)
+		err = expect(st, msgHello, maxHello, &h)
+	}
+	if err != nil {
+		m.Close(err)
+		return nil, Hello{}, fmt.Errorf("hello: %w", err)
+	}
+	return newSession(m, st), h, nil
+}
+
+func acceptControl(ctx context.Context, m *mux.Session) (*mux.Stream, error) {
+	st, err := m.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if meta := st.Meta(); len(meta) != 1 || meta[0] != metaControl {
+		return nil, errors.New("first stream is not for control")
+	}
+	return st, st.Confirm()
+}
+
+func newSession(m *mux.Session, control *mux.Stream) *Session {
+	_ = control.SetDeadline(time.Time{})
+	s := &Session{Session: m, control: control, gone: make(chan GoAway, 1), reading: make(chan struct{})}
+	go s.readControl()
+	return s
+}
+
+// readControl ends with the session, at the latest.
+func (s *Session) readControl() {
+	defer close(s.reading)
+	for {
+		kind, body, err := readMessage(s.control, maxControl)
+		if err != nil {
+			// A peer that ends or garbles its control stream has no use for the session.
+			s.Session.Close(fmt.Errorf("control stream: %w", err))
+			return
+		}
+		if kind != msgGoAway {
+			continue
+		}
+		var g GoAway
+		if err := json.Unmarshal(body, &g); err != nil {
+			continue
+		}
+		select {
+		case s.gone <- g:
+		default:
+		}
+	}
+}
+
+// Welcome answers the client's hello.
+func (s *Session) Welcome(w Welcome) error {
+	w.Version = Version
+	return s.send(msgWelcome, w)
+}
+
+// GoAway tells the peer that this side is going.
+func (s *Session) GoAway(g GoAway) error { return s.send(msgGoAway, g) }
+
+// send gives up after HelloTimeout: a peer that reads no control messages must not hold its caller.
+func (s *Session) send(kind byte, v any) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	_ = s.control.SetWriteDeadline(time.Now().Add(HelloTimeout))
+	return writeMessage(s.control, kind, v)
+}
+
+// GoneAway delivers the peer's go-away.
+func (s *Session) GoneAway() <-chan GoAway { return s.gone }
+
+// Open asks the peer for a connection. It returns without waiting for an answer: the stream's Received and Result do.
+func (s *Session) Open(ctx context.Context, o Open) (*mux.Stream, error) {
+	return s.Session.Open(ctx, o.encode())
+}
+
+// AcceptOpen returns the next connection that the peer asks for. Malformed ones are refused on the way.
+func (s *Session) AcceptOpen(ctx context.Context) (*mux.Stream, Open, error) {
+	for {
+		st, err := s.Accept(ctx)
+		if err != nil {
+			return nil, Open{}, err
+		}
+		o, err := decodeOpen(st.Meta())
+		if err == nil {
+			return st, o, nil
+		}
+		_ = st.Refuse(uint8(NotAllowed), err.Error())
+	}
+}
+
+// Close ends the session with all its streams and waits until nothing of it is left.
+func (s *Session) Close(cause error) {
+	s.Session.Close(cause)
+	<-s.reading
+}
