@@ -64,31 +64,6 @@ type Conn interface {
 	Reset() error
 }
 
-// FromTCP makes a Conn of a TCP or Unix connection: Reset sends RST where the network has one.
-func FromTCP(c interface {
-	net.Conn
-	CloseWrite() error
-},
-) Conn {
-	return tcpConn{c}
-}
-
-type tcpConn struct {
-	closeWriter
-}
-
-type closeWriter = interface {
-	net.Conn
-	CloseWrite() error
-}
-
-func (c tcpConn) Reset() error {
-	if l, ok := c.closeWriter.(interface{ SetLinger(sec int) error }); ok {
-		_ = l.SetLinger(0) // fails only if the connection is closed already
-	}
-	return c.Close()
-}
-
 // Reason says why a dial failed, from a bounded set that serves as a metric label.
 type Reason string
 

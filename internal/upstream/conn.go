@@ -1,0 +1,60 @@
+package upstream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+)
+
+// halfCloser is what TCP and Unix connections have in common.
+type halfCloser = interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// FromTCP makes a Conn of a TCP or Unix connection: Reset sends RST where the network has one.
+//
+// Its Read tells a reset from an end also when a concurrent Write was the one to hear of the reset; there the kernel
+// reports the error once, and an end of data to everyone after that.
+func FromTCP(c interface {
+	net.Conn
+	CloseWrite() error
+},
+) Conn {
+	return &tcpConn{halfCloser: c}
+}
+
+type tcpConn struct {
+	halfCloser
+	ended atomic.Bool // CloseWrite was called
+}
+
+func (c *tcpConn) Read(p []byte) (int, error) {
+	n, err := c.halfCloser.Read(p)
+	if errors.Is(err, io.EOF) && !c.ended.Load() && wasReset(c.halfCloser) {
+		return n, &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: syscall.ECONNRESET}
+	}
+	return n, err
+}
+
+func (c *tcpConn) CloseWrite() error {
+	c.ended.Store(true)
+	return c.halfCloser.CloseWrite()
+}
+
+func (c *tcpConn) Reset() error {
+	abortive(c.halfCloser)
+	return c.Close()
+}
+
+// NetConn is the connection underneath, for socket options and for the kernel's own copying.
+func (c *tcpConn) NetConn() net.Conn { return c.halfCloser }
+
+// abortive makes the Close of c discard what is unsent and send RST, where c can do that.
+func abortive(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0) // fails only if the connection is closed already
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !windows
+
+package upstream
+
+import "syscall"
+
+const errRefused = syscall.ECONNREFUSED

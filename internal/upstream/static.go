@@ -1,0 +1,104 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+)
+
+// StaticConfig describes a member with a fixed address.
+type StaticConfig struct {
+	Name string // for logs and status; Address if empty
+	// Network and Address are what to dial: "tcp" with host:port, or "unix" with a path.
+	Network, Address string
+	Protocol         Protocol
+	// TLS, if set, is spoken to the service. Its ServerName is the host of Address if empty.
+	TLS *tls.Config
+	// ConnectTimeout bounds name lookup, connecting and TLS handshake together; 5 s if zero.
+	ConnectTimeout time.Duration
+}
+
+// Static is a member with a fixed address. It connects before any visitor byte is sent, so another member can be tried
+// after each of its failures.
+type Static struct {
+	cfg StaticConfig
+}
+
+// NewStatic makes a member; nothing is looked up or opened.
+func NewStatic(cfg StaticConfig) *Static {
+	if cfg.Name == "" {
+		cfg.Name = cfg.Address
+	}
+	if cfg.ConnectTimeout <= 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	if cfg.TLS != nil && cfg.TLS.ServerName == "" {
+		cfg.TLS = cfg.TLS.Clone()
+		cfg.TLS.ServerName = cfg.Address
+		if host, _, err := net.SplitHostPort(cfg.Address); err == nil {
+			cfg.TLS.ServerName = host
+		}
+	}
+	return &Static{cfg}
+}
+
+// Name is the member's name.
+func (s *Static) Name() string { return s.cfg.Name }
+
+// Protocol is what the service speaks.
+func (s *Static) Protocol() Protocol { return s.cfg.Protocol }
+
+// Dial connects. The service acknowledges by accepting the connection, so the visit's patience bounds just that.
+func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ConnectTimeout)
+	defer cancel()
+	c, err := s.connect(ctx, v.Patience)
+	if err != nil {
+		return Dialed{}, s.failure(ctx, err)
+	}
+	if s.cfg.TLS == nil {
+		return Dialed{Conn: FromTCP(c)}, nil
+	}
+	t := tls.Client(c, s.cfg.TLS)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = c.Close()
+		return Dialed{}, s.failure(ctx, fmt.Errorf("tls handshake with %s: %w", s.cfg.Address, err))
+	}
+	return Dialed{Conn: &tlsConn{Conn: t, under: c}}, nil
+}
+
+func (s *Static) connect(ctx context.Context, patience time.Duration) (halfCloser, error) {
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, s.cfg.Network, s.cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	h, ok := c.(halfCloser)
+	if !ok {
+		_ = c.Close()
+		return nil, fmt.Errorf("dial %s %s: a network without half-close", s.cfg.Network, s.cfg.Address)
+	}
+	return h, nil
+}
+
+func (s *Static) failure(ctx context.Context, err error) *DialError {
+	return &DialError{Member: s.cfg.Name, Reason: reasonOfConnect(ctx, err), Err: err}
+}
+
+// tlsConn is a TLS connection to a service. An end without TLS's own notice is an error, so a cut is never an end.
+type tlsConn struct {
+	*tls.Conn
+	under net.Conn
+}
+
+func (c *tlsConn) Reset() error {
+	abortive(c.under)
+	return c.under.Close() // not the Conn's own Close, which would say goodbye first
+}

@@ -1,0 +1,202 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// place is a member whose dials go as it is told; it keeps the visits it saw.
+type place struct {
+	name   string
+	err    error
+	onDial func()
+	visits []Visit
+}
+
+func (p *place) Name() string       { return p.name }
+func (p *place) Protocol() Protocol { return Raw }
+
+func (p *place) Dial(_ context.Context, v *Visit) (Dialed, error) {
+	p.visits = append(p.visits, *v)
+	if p.onDial != nil {
+		p.onDial()
+	}
+	return Dialed{}, p.err
+}
+
+func refusing(name string, r Reason) *place {
+	return &place{name: name, err: &DialError{Member: name, Reason: r, Err: errors.New("no")}}
+}
+
+func names(members []Member) []string {
+	var out []string
+	for _, m := range members {
+		out = append(out, m.Name())
+	}
+	return out
+}
+
+func TestMembers(t *testing.T) {
+	a, b, c := &place{name: "a"}, &place{name: "b"}, &place{name: "c"}
+	u := New("tcp/2222")
+	u.Add(a)
+	u.Add(b)
+	u.Add(b)
+	before := u.Members()
+	u.Add(c)
+	u.Remove(a)
+	u.Remove(a)
+	if diff := cmp.Diff([]string{"a", "b"}, names(before)); diff != "" {
+		t.Errorf("snapshot taken before a change (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"b", "c"}, names(u.Members())); diff != "" {
+		t.Errorf("members (-want +got):\n%s", diff)
+	}
+	if u.Name() != "tcp/2222" {
+		t.Errorf("name is %q", u.Name())
+	}
+}
+
+func TestCandidatesTakeTurns(t *testing.T) {
+	u := New("x")
+	for _, n := range []string{"a", "b", "c"} {
+		u.Add(&place{name: n})
+	}
+	var firsts []string
+	for range 6 {
+		c := u.Candidates()
+		var order []string
+		for i := range c.Len() {
+			order = append(order, c.At(i).Name())
+		}
+		firsts = append(firsts, order[0])
+		slices.Sort(order)
+		if diff := cmp.Diff([]string{"a", "b", "c"}, order); diff != "" {
+			t.Fatalf("an order leaves a member out (-want +got):\n%s", diff)
+		}
+	}
+	if diff := cmp.Diff([]string{"a", "b", "c", "a", "b", "c"}, firsts); diff != "" {
+		t.Errorf("first candidates (-want +got):\n%s", diff)
+	}
+}
+
+func TestDialGoesOnOnlyWhileNothingWasSent(t *testing.T) {
+	sent := &place{name: "sent", err: &DialError{Member: "sent", Reason: Lost, MaybeSent: true, Err: errors.New("cut")}}
+	foreign := &place{name: "foreign", err: errors.New("something else")}
+	tests := []struct {
+		name    string
+		members []Member
+		asked   []string
+		got     string // the member that gave the connection
+		reason  Reason
+		failed  []Reason
+	}{
+		{"no member", nil, nil, "", NoMember, []Reason{NoMember}},
+		{"the first one gives it", []Member{&place{name: "a"}, &place{name: "b"}}, []string{"a"}, "a", "", nil},
+		{"refused, then given", []Member{refusing("a", Refused), &place{name: "b"}}, []string{"a", "b"}, "b", "", []Reason{Refused}},
+		{"all refuse: the last reason", []Member{refusing("a", Refused), refusing("b", TimedOut)}, []string{"a", "b"}, "", TimedOut, []Reason{Refused, TimedOut}},
+		{"bytes may have been sent", []Member{sent, &place{name: "b"}}, []string{"sent"}, "", Lost, []Reason{Lost}},
+		{"an error that certifies nothing", []Member{foreign, &place{name: "b"}}, []string{"foreign"}, "", TimedOut, []Reason{TimedOut}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			u := New("x")
+			var failed []Reason
+			u.OnFailedDial = func(_ Member, r Reason) { failed = append(failed, r) }
+			for _, m := range tt.members {
+				u.Add(m)
+			}
+			_, m, err := u.Dial(t.Context(), &Visit{ID: "1"})
+			if tt.got != "" && (err != nil || m.Name() != tt.got) {
+				t.Errorf("dial gave %v, %v, want %s", m, err, tt.got)
+			}
+			if tt.got == "" && (err == nil || ReasonOf(err) != tt.reason) {
+				t.Errorf("dial gave %v with reason %q, want %q", err, ReasonOf(err), tt.reason)
+			}
+			var asked []string
+			for _, m := range tt.members {
+				if len(m.(*place).visits) > 0 {
+					asked = append(asked, m.Name())
+				}
+			}
+			if diff := cmp.Diff(tt.asked, asked); diff != "" {
+				t.Errorf("members asked (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.failed, failed); diff != "" {
+				t.Errorf("failures heard of (-want +got):\n%s", diff)
+			}
+			sent.visits, foreign.visits = nil, nil
+		})
+	}
+}
+
+func TestDialStopsWithTheContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	a, b := refusing("a", Canceled), &place{name: "b"}
+	a.onDial = cancel
+	u := New("x")
+	u.Add(a)
+	u.Add(b)
+	if _, _, err := u.Dial(ctx, &Visit{}); ReasonOf(err) != Canceled {
+		t.Errorf("dial gave %v, want canceled", err)
+	}
+	if len(b.visits) != 0 {
+		t.Error("another member was asked for a visitor that is gone")
+	}
+}
+
+func TestPatienceWhileAnotherIsLeft(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		asked time.Duration
+		want  time.Duration
+	}{
+		{"the least", 0, time.Second},
+		{"what the caller allows, if more", 3 * time.Second, 3 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b := refusing("a", Refused), refusing("b", Refused)
+			u := New("x")
+			u.Add(a)
+			u.Add(b)
+			v := &Visit{Patience: tt.asked}
+			_, _, _ = u.Dial(t.Context(), v)
+			if a.visits[0].Patience != tt.want || b.visits[0].Patience != 0 {
+				t.Errorf("patience is %v and %v, want %v and 0", a.visits[0].Patience, b.visits[0].Patience, tt.want)
+			}
+			if v.Patience != tt.asked {
+				t.Error("the caller's visit was changed")
+			}
+		})
+	}
+}
+
+func BenchmarkCandidates(b *testing.B) {
+	u := New("x")
+	for _, n := range []string{"a", "b", "c"} {
+		u.Add(&place{name: n})
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			c := u.Candidates()
+			for i := range c.Len() {
+				_ = c.At(i)
+			}
+		}
+	})
+}
+
+func TestCandidatesDoNotAllocate(t *testing.T) {
+	u := New("x")
+	u.Add(&place{name: "a"})
+	u.Add(&place{name: "b"})
+	if n := testing.AllocsPerRun(100, func() { _ = u.Candidates().At(1) }); n != 0 {
+		t.Errorf("candidates allocate %v times", n)
+	}
+}
