@@ -160,14 +160,22 @@ func (s *Session) Open(ctx context.Context, meta []byte) (*Stream, error) {
 	}
 	ys, err := s.yamux.OpenStream(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open stream: %w", s.cause(err))
+		return nil, s.notOpened(ctx, err)
 	}
 	st, err := request(ctx, s, ys, meta)
 	if err != nil {
 		_ = ys.Reset()
-		return nil, fmt.Errorf("open stream: %w", s.cause(err))
+		return nil, s.notOpened(ctx, err)
 	}
 	return st, nil
+}
+
+// notOpened names the cause behind a failed open: the caller's context, the session's end, else err.
+func (s *Session) notOpened(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return fmt.Errorf("open stream: %w", s.cause(err))
 }
 
 // Accept returns the next stream that the peer has opened and that has been acknowledged to it as received.

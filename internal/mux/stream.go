@@ -54,8 +54,11 @@ func request(ctx context.Context, s *Session, ys *yamux.Stream, meta []byte) (*S
 	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(meta)), uint16(len(meta)))
 	stop := context.AfterFunc(ctx, func() { _ = ys.SetWriteDeadline(time.Unix(1, 0)) })
 	_, err := ys.Write(append(frame, meta...))
-	if !stop() || err != nil {
-		return nil, errors.Join(ctx.Err(), err)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, err
 	}
 	s.wait.Go(func() {
 		st.refused = st.awaitAnswers()
@@ -64,45 +67,63 @@ func request(ctx context.Context, s *Session, ys *yamux.Stream, meta []byte) (*S
 	return st, nil
 }
 
+// awaitAnswers returns the peer's decision. An answer out of order is taken for a loss.
 func (st *Stream) awaitAnswers() error {
-	var head [4]byte
-	if _, err := io.ReadFull(st.Stream, head[:1]); err != nil {
-		return fmt.Errorf("%w: %w", ErrLost, st.session.cause(err))
-	}
-	if head[0] != frameReceived {
-		return fmt.Errorf("%w: peer broke the protocol: answer %d before received", ErrLost, head[0])
+	if err := readReceived(st.Stream); err != nil {
+		return st.lost(err)
 	}
 	close(st.received)
-	if _, err := io.ReadFull(st.Stream, head[:4]); err != nil {
-		return fmt.Errorf("%w: %w", ErrLost, st.session.cause(err))
+	refusal, err := readResult(st.Stream)
+	switch {
+	case err != nil:
+		return st.lost(err)
+	case refusal != nil:
+		return refusal
+	default:
+		return nil
+	}
+}
+
+func (st *Stream) lost(err error) error { return fmt.Errorf("%w: %w", ErrLost, st.session.cause(err)) }
+
+var errProtocol = errors.New("peer broke the protocol")
+
+func readReceived(r io.Reader) error {
+	var kind [1]byte
+	if _, err := io.ReadFull(r, kind[:]); err != nil {
+		return err
+	}
+	if kind[0] != frameReceived {
+		return fmt.Errorf("%w: answer %d before received", errProtocol, kind[0])
+	}
+	return nil
+}
+
+// readResult returns nil, nil for success.
+func readResult(r io.Reader) (*Refusal, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
 	}
 	code, length := head[1], binary.BigEndian.Uint16(head[2:])
 	if head[0] != frameResult || length > maxDetail {
-		return fmt.Errorf("%w: peer broke the protocol: answer %d of %d bytes in place of a result", ErrLost, head[0], length)
+		return nil, fmt.Errorf("%w: answer %d of %d bytes in place of a result", errProtocol, head[0], length)
 	}
 	detail := make([]byte, length)
-	if _, err := io.ReadFull(st.Stream, detail); err != nil {
-		return fmt.Errorf("%w: %w", ErrLost, st.session.cause(err))
+	if _, err := io.ReadFull(r, detail); err != nil {
+		return nil, err
 	}
-	if code != 0 {
-		return &Refusal{Code: code, Detail: string(detail)}
+	if code == 0 {
+		return nil, nil
 	}
-	return nil
+	return &Refusal{Code: code, Detail: string(detail)}, nil
 }
 
 // receive reads a peer's open and acknowledges it.
 func receive(s *Session, ys *yamux.Stream) (*Stream, error) {
 	_ = ys.SetDeadline(time.Now().Add(openTimeout))
-	var length [2]byte
-	if _, err := io.ReadFull(ys, length[:]); err != nil {
-		return nil, err
-	}
-	n := int(binary.BigEndian.Uint16(length[:]))
-	if n > s.cfg.MaxMeta {
-		return nil, fmt.Errorf("%d bytes of metadata, at most %d", n, s.cfg.MaxMeta)
-	}
-	meta := make([]byte, n)
-	if _, err := io.ReadFull(ys, meta); err != nil {
+	meta, err := readMeta(ys, s.cfg.MaxMeta)
+	if err != nil {
 		return nil, err
 	}
 	if _, err := ys.Write([]byte{frameReceived}); err != nil {
@@ -110,6 +131,20 @@ func receive(s *Session, ys *yamux.Stream) (*Stream, error) {
 	}
 	_ = ys.SetDeadline(time.Time{})
 	return &Stream{Stream: ys, session: s, meta: meta}, nil
+}
+
+func readMeta(r io.Reader, most int) ([]byte, error) {
+	var length [2]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(length[:]))
+	if n > most {
+		return nil, fmt.Errorf("%d bytes of metadata, at most %d", n, most)
+	}
+	meta := make([]byte, n)
+	_, err := io.ReadFull(r, meta)
+	return meta, err
 }
 
 // Meta is what the opener sent along. The acceptor must not change it.
@@ -181,6 +216,9 @@ func (st *Stream) Close() error {
 	}
 	return st.Reset()
 }
+
+// End ends what this side sends and drops what the peer still sends: it reads EOF after all that was written.
+func (st *Stream) End() error { return st.Stream.Close() }
 
 // Reset aborts both directions. The peer's reads and writes fail.
 func (st *Stream) Reset() error { return st.Stream.Reset() }

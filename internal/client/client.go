@@ -1,0 +1,129 @@
+// Package client is the client's end of sessions: it keeps one to each server up, and hands the connections that
+// come through it to local services.
+//
+// It dials only what its own configuration names: a server chooses among its tunnels and nothing else.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"culvert/internal/auth"
+	"culvert/internal/mux"
+	"culvert/internal/tunnel"
+)
+
+// Config is what a Client needs.
+type Config struct {
+	Software  string // name and version, told to servers
+	URLs      []*url.URL
+	Token     auth.Secret
+	TLS       TLS
+	Proxy     func(*http.Request) (*url.URL, error) // chooses an HTTP proxy; nil means none
+	ID        string                                // the operator's name for the client; "" means the one of the state folder
+	Labels    map[string]string
+	StateDir  string // keeps the identity over restarts; "" means that there is none
+	Upstreams []Upstream
+	Drain     time.Duration // how long open connections may go on after Run's context has ended
+	Budget    *mux.Budget
+	Log       *slog.Logger
+}
+
+// TLS says how servers are verified. The zero value trusts the system's authorities.
+type TLS struct {
+	Auto   bool   // trust the server's own authority, once it has proven that it knows the token
+	CAFile string // trust only these authorities, in PEM
+}
+
+// Client keeps sessions up. Use New, then Run once.
+type Client struct {
+	cfg    Config
+	locals map[tunnel.Name]local
+	files  []io.Closer
+
+	identity Identity
+	release  func()
+
+	mu      sync.Mutex
+	counter uint64 // sessions begun by this process
+}
+
+// New checks the configuration and opens the folders to be served, but no connection.
+func New(cfg Config) (*Client, error) {
+	if len(cfg.URLs) == 0 {
+		return nil, errors.New("no server: set --url")
+	}
+	c := &Client{cfg: cfg, locals: make(map[tunnel.Name]local)}
+	for _, u := range cfg.Upstreams {
+		l, closer, err := newLocal(u, cfg.Log)
+		if err != nil {
+			c.closeFiles()
+			return nil, fmt.Errorf("upstream %s: %w", u.Spec, err)
+		}
+		if closer != nil {
+			c.files = append(c.files, closer)
+		}
+		c.locals[u.Tunnel] = l
+	}
+	return c, nil
+}
+
+func (c *Client) closeFiles() {
+	for _, f := range c.files {
+		_ = f.Close() // nothing was written
+	}
+}
+
+// Run keeps a session to each server up until the context ends. Then it tells the servers, lets open connections go
+// on for Config.Drain, and returns when nothing is left.
+func (c *Client) Run(ctx context.Context) error {
+	defer c.closeFiles()
+	identity, release := TakeIdentity(c.cfg.StateDir, c.cfg.ID, c.cfg.Log)
+	c.identity, c.release = identity, release
+	defer func() { c.release() }()
+	var wait sync.WaitGroup
+	for _, u := range c.cfg.URLs {
+		k := &keeper{client: c, url: u, log: c.cfg.Log.With("server", u.Host), link: newLink(c.cfg, u)}
+		wait.Go(func() { k.run(ctx) })
+	}
+	wait.Wait()
+	return nil
+}
+
+// hello is the greeting of the process's next session.
+func (c *Client) hello(reconnects uint64) tunnel.Hello {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counter++
+	h := tunnel.Hello{
+		ID: c.identity.ID, Instance: c.identity.Instance, Epoch: c.identity.Epoch, Counter: c.counter,
+		Reconnects: reconnects, Software: c.cfg.Software, Labels: c.cfg.Labels,
+	}
+	for _, u := range c.cfg.Upstreams {
+		offer := tunnel.Offer{Tunnel: u.Tunnel.String(), Upstream: u.Spec}
+		if u.Scheme == SchemeH2C {
+			offer.Protocol = "h2c"
+		}
+		h.Offers = append(h.Offers, offer)
+	}
+	return h
+}
+
+// becomeAnother gives the process an instance of its own, once it has learned that another process has its instance.
+func (c *Client) becomeAnother(fenced string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.identity.Instance != fenced { // another keeper was quicker
+		return
+	}
+	c.identity.Instance = randomID()
+	c.cfg.Log.Warn("another process has this client's instance; going on as a new instance",
+		"old", fenced, "new", c.identity.Instance, "hint", "was the state folder copied?")
+}

@@ -1,0 +1,90 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"culvert/internal/mux"
+	"culvert/internal/proxy"
+	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
+)
+
+// local is what stands behind one tunnel: it takes a stream and sees it to its end.
+type local interface {
+	serve(ctx context.Context, st *mux.Stream, o tunnel.Open) error
+}
+
+// newLocal makes the local end of a tunnel. The closer, if any, releases what it has opened.
+func newLocal(u Upstream, log *slog.Logger) (local, io.Closer, error) {
+	switch u.Scheme {
+	case SchemeFile:
+		return newFolder(u.Address, log)
+	case SchemeHTTPS:
+		host, _, err := net.SplitHostPort(u.Address)
+		if err != nil {
+			return nil, nil, err
+		}
+		return newService(u, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil, nil
+	default:
+		return newService(u, nil), nil, nil
+	}
+}
+
+// service is a local address.
+type service struct{ upstream *upstream.Upstream }
+
+func newService(u Upstream, tlsConfig *tls.Config) service {
+	up := upstream.New(u.Tunnel.String())
+	up.Add(upstream.NewStatic(upstream.StaticConfig{
+		Name: u.Spec, Network: u.Network, Address: u.Address, TLS: tlsConfig, ConnectTimeout: connectTimeout,
+	}))
+	return service{up}
+}
+
+func (s service) serve(ctx context.Context, st *mux.Stream, o tunnel.Open) error {
+	d, _, err := s.upstream.Dial(ctx, &upstream.Visit{ID: o.ID, Source: o.Source, Destination: o.Destination, Host: o.Host})
+	if err != nil {
+		return errors.Join(err, st.Refuse(uint8(refusal(err)), err.Error()))
+	}
+	if err := st.Confirm(); err != nil {
+		_ = d.Conn.Reset()
+		_ = st.Reset()
+		return fmt.Errorf("confirm: %w", err)
+	}
+	return proxy.Relay(ctx, st, d.Conn, nil)
+}
+
+// refusal is how a failed local dial is told to the server.
+func refusal(err error) tunnel.Reason {
+	switch upstream.ReasonOf(err) {
+	case upstream.Refused:
+		return tunnel.Refused
+	case upstream.TimedOut:
+		return tunnel.TimedOut
+	case upstream.Overloaded:
+		return tunnel.Overloaded
+	default:
+		return tunnel.Unreachable
+	}
+}
+
+// handle sees one connection through the client.
+func (c *Client) handle(ctx context.Context, st *mux.Stream, o tunnel.Open) {
+	log := c.cfg.Log.With("conn", o.ID, "tunnel", o.Tunnel)
+	l, ok := c.locals[o.Tunnel]
+	if !ok {
+		_ = st.Refuse(uint8(tunnel.NoSuchTunnel), "this client does not offer "+o.Tunnel.String())
+		log.Warn("server asked for a tunnel that is not offered")
+		return
+	}
+	begun := time.Now()
+	err := l.serve(ctx, st, o)
+	log.Debug("connection ended", "source", o.Source, "after", time.Since(begun).Round(time.Microsecond), "err", err)
+}
