@@ -1,0 +1,31 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// eventually tries until there is no error, and fails the test with the last one when the time is up.
+// It is for what announces itself by no event: an answer, a table in the kernel. It returns how long it took.
+func eventually(t *testing.T, within time.Duration, what string, try func(ctx context.Context) error) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return time.Since(begin)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: not within %v: %v", what, within, err)
+		}
+	}
+}
