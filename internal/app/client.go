@@ -1,0 +1,28 @@
+package app
+
+import (
+	"log/slog"
+	"net/http"
+
+	"culvert/internal/client"
+	"culvert/internal/config"
+	"culvert/internal/mux"
+)
+
+// NewClient assembles a client, to be Run once. It opens the folders that it serves, and no connection.
+func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Client, error) {
+	return client.New(client.Config{
+		Software:  version.Version,
+		URLs:      cfg.URLs,
+		Token:     cfg.Token,
+		TLS:       client.TLS{Auto: cfg.AutoTLS, CAFile: cfg.TLSCA},
+		Proxy:     http.ProxyFromEnvironment,
+		ID:        cfg.ID,
+		Labels:    cfg.Labels,
+		StateDir:  cfg.StateDir,
+		Upstreams: cfg.Upstreams,
+		Drain:     drainTimeout,
+		Budget:    mux.NewBudget(windowBudget),
+		Log:       log,
+	})
+}

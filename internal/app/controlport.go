@@ -1,0 +1,177 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"culvert/internal/admin"
+	"culvert/internal/auth"
+	"culvert/internal/control"
+	"culvert/internal/entrypoint"
+	"culvert/internal/pki"
+	"culvert/internal/tunnel/ws"
+)
+
+// preAuthTimeout is what a stranger gets from connect to credential, over all stages together.
+const preAuthTimeout = 5 * time.Second
+
+// controlPort is the port that clients connect to, which also serves the status, metrics and health.
+type controlPort struct {
+	server   *Server
+	metrics  *control.Metrics
+	listener net.Listener
+	http     *http.Server
+}
+
+// listen opens the port and what its TLS needs.
+func (p *controlPort) listen() error {
+	cfg := p.server.cfg
+	certificate, ca, err := p.certificate()
+	if err != nil {
+		return fmt.Errorf("control port: %w", err)
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(cfg.ControlAddr, strconv.Itoa(int(cfg.ControlPort))))
+	if err != nil {
+		return fmt.Errorf("control port: %w", err)
+	}
+	l = entrypoint.NewGuard(l, entrypoint.GuardConfig{
+		Allow: cfg.ControlSources(), Deadline: preAuthTimeout,
+		MaxUnauthenticated: cfg.MaxUnauthenticated, MaxPerSource: cfg.MaxUnauthenticatedPerSource,
+		Log: p.server.log, OnRefused: p.metrics.CountRefused,
+	})
+	if certificate != nil {
+		l = tls.NewListener(l, &tls.Config{
+			GetCertificate: certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+			DynamicRecordSizingDisabled: true,
+		})
+	}
+	p.listener = l
+	p.http = &http.Server{
+		Handler:           p.handler(ca),
+		ReadHeaderTimeout: preAuthTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 alone: it upgrades
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ErrorLog:          slog.NewLogLogger(p.server.log.Handler(), slog.LevelDebug),
+	}
+	return nil
+}
+
+// certificate gives where the port's certificate comes from, nil for none, and the answer to clients that ask for the
+// server's own authority, nil if it has none.
+func (p *controlPort) certificate() (get func(*tls.ClientHelloInfo) (*tls.Certificate, error), ca http.Handler, err error) {
+	cfg := p.server.cfg
+	switch {
+	case cfg.AutoTLS:
+		sans := cfg.AutoTLSSAN
+		if len(sans) == 0 {
+			sans = pki.DefaultSANs()
+		}
+		authority, err := pki.OpenAuthority(pki.Config{Dir: cfg.AutoTLSPath, SANs: sans, Log: p.server.log})
+		if err != nil {
+			return nil, nil, err
+		}
+		return authority.GetCertificate, pki.CAHandler(authority.CA(), p.digest), nil
+	case cfg.TLSCert != "":
+		pair, err := pki.OpenKeyPair(cfg.TLSCert, cfg.TLSKey, p.server.log)
+		if err != nil {
+			return nil, nil, err
+		}
+		return pair.GetCertificate, nil, nil
+	default:
+		return nil, nil, nil
+	}
+}
+
+// digest is what the bootstrap proof of a token is made with.
+func (p *controlPort) digest(id string) ([32]byte, bool) {
+	if p.server.verifier == nil {
+		return [32]byte{}, false
+	}
+	return p.server.verifier.Digest(id)
+}
+
+func (p *controlPort) handler(ca http.Handler) http.Handler {
+	s := p.server
+	routes := http.NewServeMux()
+	routes.Handle(ws.Path, s.sessions)
+	if ca != nil {
+		routes.Handle(pki.CAPath, closing(ca))
+	}
+	routes.Handle("/", admin.Handler(admin.Config{
+		Status:    s.status,
+		Authorize: func(token string) (admin.Bearer, error) { return bearer(s.verify(token)) },
+		Admitted:  admit,
+		Ready:     s.readiness,
+		Gatherer:  s.registry,
+	}))
+	return counted(routes, p.metrics.CountRequest)
+}
+
+// bearer keeps a nil *auth.Bearer from becoming an interface that is not nil.
+func bearer(b *auth.Bearer, err error) (admin.Bearer, error) {
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// closing ends the connection after an answer to a stranger, who holds one of few places.
+func closing(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		h.ServeHTTP(w, r)
+	})
+}
+
+type connKey struct{}
+
+// admit lifts the limits of strangers from the connection of a request whose sender is known.
+func admit(r *http.Request) {
+	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+		entrypoint.Admit(c)
+	}
+}
+
+func (p *controlPort) run(context.Context) error {
+	if err := p.http.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (p *controlPort) shutdown(ctx context.Context) {
+	if p.http.Shutdown(ctx) != nil {
+		_ = p.http.Close()
+	}
+}
+
+// counted reports the code of each answer.
+func counted(h http.Handler, count func(path string, code int)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := &codeWriter{ResponseWriter: w, code: http.StatusOK}
+		h.ServeHTTP(c, r)
+		count(r.URL.Path, c.code)
+	})
+}
+
+type codeWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *codeWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach what the writer below can do.
+func (w *codeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,270 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"culvert/internal/admin"
+	"culvert/internal/auth"
+	"culvert/internal/config"
+	"culvert/internal/control"
+	"culvert/internal/entrypoint"
+	"culvert/internal/mux"
+	"culvert/internal/proxy"
+)
+
+// windowBudget is what the receive windows of all sessions may take together, beyond each stream's first 256 KiB.
+const windowBudget = 256 << 20
+
+// Server is a tunnel server. Use NewServer, Listen, Run, once each.
+type Server struct {
+	cfg     config.Server
+	version Version
+	log     *slog.Logger
+	started time.Time
+	ready   atomic.Bool
+
+	verifier *auth.Verifier // nil if no credential is asked for
+	registry *prometheus.Registry
+	sessions *control.Server
+	tunnels  *tunnels
+	pages    *proxy.HTTP // nil without HTTP
+
+	controlPort *controlPort
+	web         *entrypoint.HTTP // visitors' HTTP; nil without
+	health      *entrypoint.HTTP // nil without --health-addr
+}
+
+// NewServer assembles a server. It reads the token file, but opens nothing.
+func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, error) {
+	s := &Server{cfg: cfg, version: version, log: log, registry: prometheus.NewRegistry()}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if !cfg.InsecureNoAuth {
+		v, err := auth.New(auth.Config{Shared: cfg.Token, File: cfg.Tokens, Log: log})
+		if err != nil {
+			return nil, err
+		}
+		s.verifier = v
+	}
+	metrics := proxy.NewMetrics(s.registry, proxy.Mode{HTTP: cfg.Mode.HasHTTP(), TCP: cfg.Mode.HasTCP()})
+	if cfg.Mode.HasHTTP() {
+		s.pages = proxy.NewHTTP(proxy.HTTPConfig{Metrics: metrics, Log: log})
+	}
+	s.tunnels = newTunnels(tunnels{
+		addr:     cfg.DataAddr,
+		reserved: reservedPorts(cfg),
+		sources:  cfg.DataSources(),
+		http:     s.pages,
+		httpAddr: net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.Port))),
+		metrics:  metrics,
+		log:      log,
+	})
+	controlMetrics := control.NewMetrics(s.registry, cfg.Mode.HasHTTP(), cfg.Mode.HasTCP())
+	s.sessions = control.New(control.Config{
+		Software:  version.Version,
+		Verify:    s.verify,
+		Admit:     admit,
+		Publisher: s.tunnels,
+		Ports:     cfg.AllowPorts,
+		HTTP:      cfg.Mode.HasHTTP(),
+		TCP:       cfg.Mode.HasTCP(),
+		Budget:    mux.NewBudget(windowBudget),
+		Metrics:   controlMetrics,
+		Log:       log,
+	})
+	s.controlPort = &controlPort{server: s, metrics: controlMetrics}
+	return s, nil
+}
+
+// reservedPorts are those that no client may open, with what they are for.
+func reservedPorts(cfg config.Server) map[uint16]string {
+	reserved := map[uint16]string{cfg.ControlPort: "its control port"}
+	if cfg.Mode.HasHTTP() {
+		reserved[cfg.Port] = "its HTTP port"
+	}
+	if _, port, err := net.SplitHostPort(cfg.HealthAddr); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+			reserved[uint16(n)] = "its health port"
+		}
+	}
+	return reserved
+}
+
+// verify is how clients and readers of the status prove who they are.
+func (s *Server) verify(token string) (*auth.Bearer, error) {
+	if s.verifier == nil {
+		return auth.Anyone(), nil
+	}
+	return s.verifier.Verify(token)
+}
+
+// Listen opens the server's own ports, all or none.
+func (s *Server) Listen() (err error) {
+	defer func() {
+		if err != nil {
+			s.closePorts()
+		}
+	}()
+	if s.pages != nil {
+		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
+			Addr: s.tunnels.httpAddr, Allow: s.cfg.DataSources(), Log: s.log,
+		}, s.pages)
+		if err != nil {
+			return fmt.Errorf("http port: %w", err)
+		}
+		s.tunnels.httpAddr = s.web.Addr().String()
+	}
+	if s.cfg.HealthAddr != "" {
+		s.health, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{Addr: s.cfg.HealthAddr, Log: s.log}, admin.HealthHandler(s.readiness))
+		if err != nil {
+			return fmt.Errorf("health port: %w", err)
+		}
+	}
+	return s.controlPort.listen()
+}
+
+func (s *Server) closePorts() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // nothing is served yet: there is nothing to wait for
+	for _, port := range []*entrypoint.HTTP{s.web, s.health} {
+		if port != nil {
+			_ = port.Shutdown(ctx)
+		}
+	}
+}
+
+// ControlAddr is where clients connect, after Listen.
+func (s *Server) ControlAddr() net.Addr { return s.controlPort.listener.Addr() }
+
+// HTTPAddr is where visitors of HTTP connect, after Listen; nil if the server carries no HTTP.
+func (s *Server) HTTPAddr() net.Addr {
+	if s.web == nil {
+		return nil
+	}
+	return s.web.Addr()
+}
+
+var errNotReady = errors.New("not ready")
+
+// readiness says whether balancers may send visitors. Services come with the data plane's configuration.
+func (s *Server) readiness(service string) error {
+	switch {
+	case service != "":
+		return fmt.Errorf("no service %q is configured", service)
+	case !s.ready.Load():
+		return errNotReady
+	default:
+		return nil
+	}
+}
+
+// Run serves until the context ends or a part fails, and then ends in order. It returns the failure, if any, when
+// nothing of the server is left.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	life, end := context.WithCancel(context.Background()) // of the parts, which end after ctx, in their turn
+	defer end()
+	var parts sync.WaitGroup
+	run := func(name string, part func(context.Context) error) {
+		parts.Go(func() {
+			if err := part(life); err != nil {
+				fail(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	s.started = time.Now()
+	run("control port", s.controlPort.run)
+	run("sessions", s.sessions.Run)
+	if s.verifier != nil {
+		run("token file", s.verifier.Run)
+	}
+	if s.web != nil {
+		run("http port", s.web.Run)
+	}
+	if s.health != nil {
+		run("health port", s.health.Run)
+	}
+	s.announce()
+	s.ready.Store(true)
+	<-ctx.Done()
+	s.ready.Store(false)
+	s.log.Info("going down", "drain", s.cfg.DrainTimeout)
+	wind(s.log, []step{
+		// Clients first, so that none takes the end for a fault.
+		{"tell clients", 2 * time.Second, func(context.Context) { s.sessions.GoAway() }},
+		// Then no new visitors, while the open ones are served to their end through sessions that still stand.
+		{"drain visitors", s.cfg.DrainTimeout, s.drain},
+		// Sessions now carry nothing; the control port and health come last, so that the end can be watched.
+		{"end sessions and ports", 5 * time.Second, func(ctx context.Context) {
+			end()
+			s.controlPort.shutdown(ctx)
+			if s.health != nil {
+				_ = s.health.Shutdown(ctx)
+			}
+			parts.Wait()
+		}},
+	})
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// drain closes the data plane to new visitors and waits for those that are there until the context ends.
+func (s *Server) drain(ctx context.Context) {
+	var wait sync.WaitGroup
+	wait.Go(func() { s.tunnels.shutdown(ctx) })
+	if s.web != nil {
+		wait.Go(func() {
+			_ = s.web.Shutdown(ctx) // past the context it has cut them
+			s.pages.Close()
+		})
+	}
+	wait.Wait()
+}
+
+func (s *Server) announce() {
+	attrs := []any{"version", s.version.Version, "mode", s.cfg.Mode, "control", s.ControlAddr().String()}
+	if addr := s.HTTPAddr(); addr != nil {
+		attrs = append(attrs, "http", addr.String())
+	}
+	s.log.Info("server is up", attrs...)
+	if s.cfg.InsecureNoAuth {
+		s.log.Warn("no credential is asked for: whoever reaches the control port may offer and see anything")
+	}
+	if s.cfg.InsecurePlaintext {
+		s.log.Warn("the control port is not encrypted: put a proxy in front that ends TLS")
+	}
+}
+
+// status is what /status shows.
+func (s *Server) status() admin.Status {
+	hostname, _ := os.Hostname() // "" says as much as an error would
+	st := admin.Status{Info: admin.Info{
+		Version: s.version.Version, SHA: s.version.SHA, Mode: string(s.cfg.Mode), StartTime: s.started, Hostname: hostname,
+	}}
+	for _, c := range s.sessions.Clients() {
+		client := admin.Client{
+			ClientID: c.ID, RemoteAddr: c.RemoteAddr, Since: c.Since, Upstreams: c.Upstreams,
+			Instance: c.Instance, Labels: c.Labels, RTTMillis: float64(c.RTT.Microseconds()) / 1000,
+			Streams: c.Streams, Reconnects: c.Reconnects,
+		}
+		for _, t := range c.Tunnels {
+			client.Tunnels = append(client.Tunnels, admin.Tunnel{Name: t.Name, Address: t.Address})
+		}
+		st.Clients = append(st.Clients, client)
+	}
+	return st
+}
