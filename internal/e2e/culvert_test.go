@@ -1,0 +1,201 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// culvert is the binary under test.
+func culvert() string { return os.Getenv(binKey) }
+
+// A server is a culvert server on free ports of the loopback interface.
+type server struct {
+	*process
+	control string // address of the control port
+	data    string // address of the HTTP entrypoint
+	token   string
+	state   string // folder of its CA; the same after again
+	args    []string
+}
+
+// startServer starts `culvert server` with a fresh token, and waits until it is ready.
+func startServer(t *testing.T, args ...string) *server {
+	t.Helper()
+	s := &server{control: freeAddr(t), data: freeAddr(t), token: rand.Text(), state: t.TempDir()}
+	s.args = append([]string{
+		culvert(), "server", "--control-addr", "127.0.0.1", "--control-port", port(t, s.control),
+		"--data-addr", "127.0.0.1", "--port", port(t, s.data),
+		"--auto-tls-path", s.state, "--auto-tls-san", "127.0.0.1",
+		"--token-file", write(t, s.state, "token", s.token+"\n", 0o600),
+	}, args...)
+	s.again(t)
+	return s
+}
+
+// again starts the server once more, with the same ports, token and CA, after it has ended.
+func (s *server) again(t *testing.T) {
+	t.Helper()
+	s.process = start(t, program{argv: s.args})
+	eventually(t, patience, "server is ready", func(ctx context.Context) error {
+		select {
+		case <-s.done:
+			t.Fatalf("%v has ended:\n%s", s.args, tail(s.out.String(), 40))
+		default:
+		}
+		code, body, err := s.ask(ctx, "/readyz", "")
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("/readyz: %d %s", code, body)
+		}
+		return err
+	})
+}
+
+// client starts `culvert client` of this server; it does not wait for its tunnels.
+func (s *server) client(t *testing.T, args ...string) *process {
+	t.Helper()
+	return s.clientProgram(t, "client", args...)
+}
+
+// clientProgram starts a client command of this server: "client", or "http client", "tcp client".
+func (s *server) clientProgram(t *testing.T, command string, args ...string) *process {
+	t.Helper()
+	argv := append([]string{culvert()}, strings.Fields(command)...)
+	argv = append(argv, "--url", "wss://"+s.control, "--token-file", s.state+"/token")
+	return start(t, program{argv: append(argv, args...)})
+}
+
+// ask sends a GET to the control port, without trust in its certificate: the tests know whom they ask.
+func (s *server) ask(ctx context.Context, path, token string) (code int, body string, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.control+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	c := http.Client{Timeout: patience, Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true,
+	}}
+	resp, err := c.Do(r)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+// status is the core of /status.
+type status struct {
+	Info struct {
+		Version, Sha, Mode, Hostname string
+		StartTime                    time.Time
+	}
+	Clients []struct {
+		ClientID, RemoteAddr string
+		Since                time.Time
+		Upstreams            []string
+	}
+}
+
+func (s *server) status(ctx context.Context) (st status, err error) {
+	code, body, err := s.ask(ctx, "/status", s.token)
+	if err != nil {
+		return st, err
+	}
+	if code != http.StatusOK {
+		return st, fmt.Errorf("/status: %d %s", code, body)
+	}
+	return st, json.Unmarshal([]byte(body), &st)
+}
+
+// members waits until the status lists exactly so many clients.
+func (s *server) members(t *testing.T, n int, within time.Duration) time.Duration {
+	t.Helper()
+	return eventually(t, within, strconv.Itoa(n)+" clients", func(ctx context.Context) error {
+		st, err := s.status(ctx)
+		if err == nil && len(st.Clients) != n {
+			var ids []string
+			for _, c := range st.Clients {
+				ids = append(ids, c.ClientID)
+			}
+			err = fmt.Errorf("%d clients: %.300q", len(st.Clients), ids)
+		}
+		return err
+	})
+}
+
+// metrics are the samples of /metrics by name and labels, as written there.
+func (s *server) metrics(t *testing.T) map[string]float64 {
+	t.Helper()
+	code, body, err := s.ask(t.Context(), "/metrics", s.token)
+	if err != nil || code != http.StatusOK {
+		t.Fatalf("/metrics: %d %v", code, err)
+	}
+	samples := map[string]float64{}
+	for line := range strings.Lines(body) {
+		line = strings.TrimSpace(line)
+		cut := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || cut < 0 {
+			continue
+		}
+		v, err := strconv.ParseFloat(line[cut+1:], 64)
+		if err != nil {
+			t.Fatalf("/metrics: %q: %v", line, err)
+		}
+		samples[line[:cut]] = v
+	}
+	return samples
+}
+
+// sum adds up the samples of a metric whose labels contain all of those given, as `code="200"`.
+func sum(samples map[string]float64, name string, labels ...string) (total float64) {
+	for key, v := range samples {
+		have, rest, _ := strings.Cut(key, "{")
+		if have != name {
+			continue
+		}
+		if !slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
+			total += v
+		}
+	}
+	return total
+}
+
+// resources are what a process must give back.
+type resources struct{ descriptors, goroutines int }
+
+func (s *server) resources(t *testing.T) resources {
+	t.Helper()
+	return resources{s.descriptors(t), int(sum(s.metrics(t), "go_goroutines"))}
+}
+
+// settles waits until the server holds no more than at an earlier moment: nothing of what came since is left.
+func (s *server) settles(t *testing.T, base resources) {
+	t.Helper()
+	eventually(t, 20*time.Second, "server gives back descriptors and goroutines", func(context.Context) error {
+		now := s.resources(t)
+		if now.descriptors > base.descriptors || now.goroutines > base.goroutines {
+			return fmt.Errorf("%+v, before %+v", now, base)
+		}
+		return nil
+	})
+}
+
+// names are the sorted keys of a set, for messages.
+func names[V any](set map[string]V) []string { return slices.Sorted(maps.Keys(set)) }
