@@ -78,12 +78,13 @@ func explainTime(cert *x509.Certificate, at string) string {
 	if cert == nil {
 		return fmt.Sprintf("the certificate of %s has expired: renew it on the server", at)
 	}
-	if now := time.Now(); now.Before(cert.NotBefore) {
+	now := time.Now()
+	if now.Before(cert.NotBefore) {
 		return fmt.Sprintf("the certificate of %s is valid only from %s on: is the clock here right? it says %s",
 			at, cert.NotBefore.UTC().Format(date), now.UTC().Format(date))
 	}
-	return fmt.Sprintf("the certificate of %s expired on %s: renew it on the server (with auto-TLS a restart does), "+
-		"if the clock here is right", at, cert.NotAfter.UTC().Format(date))
+	return fmt.Sprintf("the certificate of %s expired on %s: renew it on the server, if the clock here is right, "+
+		"it says %s", at, cert.NotAfter.UTC().Format(date), now.UTC().Format(date))
 }
 
 // butFor names what the certificate is valid for, a few of it.

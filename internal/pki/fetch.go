@@ -31,7 +31,7 @@ type Fetch struct {
 	Token   string `json:"-"` // checks the proof; it is not sent, nor is anything that it could be told from
 	TokenID string // says which token the server should prove to know; "" for the shared one
 	// Dial makes the connection, through a proxy for instance; nil means a net.Dialer.
-	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) `json:"-"`
 }
 
 // Format keeps the token out of everything that fmt prints.
