@@ -9,7 +9,7 @@ import (
 	"culvert/internal/mux"
 )
 
-// NewClient assembles a client, to be Run once. It opens the folders that it serves, and no connection.
+// NewClient assembles a client, to be Run once. It opens nothing.
 func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Client, error) {
 	return client.New(client.Config{
 		Software:  version.Version,

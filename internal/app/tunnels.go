@@ -153,7 +153,7 @@ func (t *tunnels) route() error {
 	if err != nil {
 		return err
 	}
-	t.http.SetRoutes(table, upstreams)
+	t.http.SetRoutes(table, upstreams, nil)
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -46,48 +45,34 @@ type TLS struct {
 type Client struct {
 	cfg    Config
 	locals map[tunnel.Name]local
-	files  []io.Closer
 
+	mu       sync.Mutex
 	identity Identity
-	release  func()
-
-	mu      sync.Mutex
-	counter uint64 // sessions begun by this process
+	counter  uint64 // sessions begun by this process
 }
 
-// New checks the configuration and opens the folders to be served, but no connection.
+// New checks the configuration and opens nothing.
 func New(cfg Config) (*Client, error) {
 	if len(cfg.URLs) == 0 {
 		return nil, errors.New("no server: set --url")
 	}
 	c := &Client{cfg: cfg, locals: make(map[tunnel.Name]local)}
 	for _, u := range cfg.Upstreams {
-		l, closer, err := newLocal(u, cfg.Log)
+		l, err := newLocal(u, cfg.Log)
 		if err != nil {
-			c.closeFiles()
 			return nil, fmt.Errorf("upstream %s: %w", u.Spec, err)
-		}
-		if closer != nil {
-			c.files = append(c.files, closer)
 		}
 		c.locals[u.Tunnel] = l
 	}
 	return c, nil
 }
 
-func (c *Client) closeFiles() {
-	for _, f := range c.files {
-		_ = f.Close() // nothing was written
-	}
-}
-
 // Run keeps a session to each server up until the context ends. Then it tells the servers, lets open connections go
 // on for Config.Drain, and returns when nothing is left.
 func (c *Client) Run(ctx context.Context) error {
-	defer c.closeFiles()
 	identity, release := TakeIdentity(c.cfg.StateDir, c.cfg.ID, c.cfg.Log)
-	c.identity, c.release = identity, release
-	defer func() { c.release() }()
+	defer release()
+	c.identity = identity
 	var wait sync.WaitGroup
 	for _, u := range c.cfg.URLs {
 		k := &keeper{client: c, url: u, log: c.cfg.Log.With("server", u.Host), link: newLink(c.cfg, u)}

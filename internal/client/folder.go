@@ -18,17 +18,17 @@ import (
 // folder is the built-in file server: it speaks HTTP on the streams themselves.
 type folder struct{ server *http.Server }
 
-func newFolder(root string, log *slog.Logger) (local, io.Closer, error) {
-	handler, files, err := fileserver.Handler(fileserver.Config{Root: root, Log: log})
+func newFolder(root string, log *slog.Logger) (local, error) {
+	handler, err := fileserver.Handler(fileserver.Config{Root: root, Log: log})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	return folder{&http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}}, files, nil
+	}}, nil
 }
 
 func (f folder) serve(ctx context.Context, st *mux.Stream, _ tunnel.Open) error {

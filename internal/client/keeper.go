@@ -75,7 +75,7 @@ func (k *keeper) session(ctx context.Context) error {
 	}
 	k.sessions++
 	k.failure = ""
-	k.welcome(welcome)
+	k.welcome(hello, welcome)
 	begun := time.Now()
 	err = k.serve(ctx, s)
 	k.fenced(err, hello.Instance)
@@ -93,8 +93,8 @@ func (k *keeper) fenced(err error, instance string) {
 }
 
 // welcome tells the operator what became of each offer.
-func (k *keeper) welcome(w tunnel.Welcome) {
-	k.log.Info("connected", "client_id", k.client.identity.ID, "server_version", w.Software)
+func (k *keeper) welcome(hello tunnel.Hello, w tunnel.Welcome) {
+	k.log.Info("connected", "client_id", hello.ID, "server_version", w.Software)
 	for _, a := range w.Answers {
 		if a.Refused != "" {
 			k.log.Error("server refused the tunnel", "tunnel", a.Tunnel, "reason", a.Refused)

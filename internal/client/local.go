@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -21,19 +20,19 @@ type local interface {
 	serve(ctx context.Context, st *mux.Stream, o tunnel.Open) error
 }
 
-// newLocal makes the local end of a tunnel. The closer, if any, releases what it has opened.
-func newLocal(u Upstream, log *slog.Logger) (local, io.Closer, error) {
+// newLocal makes the local end of a tunnel. It opens nothing.
+func newLocal(u Upstream, log *slog.Logger) (local, error) {
 	switch u.Scheme {
 	case SchemeFile:
 		return newFolder(u.Address, log)
 	case SchemeHTTPS:
 		host, _, err := net.SplitHostPort(u.Address)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return newService(u, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil, nil
+		return newService(u, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
 	default:
-		return newService(u, nil), nil, nil
+		return newService(u, nil), nil
 	}
 }
 
