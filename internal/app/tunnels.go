@@ -123,6 +123,7 @@ func (t *tunnels) openPort(e *exposure) error {
 		return fmt.Errorf("port %d cannot be opened on the server: %w", port, err)
 	}
 	e.port = ep
+	e.upstream.OnFailedDial = t.metrics.FailedTCPOpen
 	t.ports[ep] = struct{}{}
 	relay := proxy.NewTCP(proxy.TCPConfig{Upstream: e.upstream, Metrics: t.metrics, Label: label, Log: t.log})
 	t.serving.Go(func() {
