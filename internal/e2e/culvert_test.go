@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -196,6 +195,3 @@ func (s *server) settles(t *testing.T, base resources) {
 		return nil
 	})
 }
-
-// names are the sorted keys of a set, for messages.
-func names[V any](set map[string]V) []string { return slices.Sorted(maps.Keys(set)) }

@@ -65,8 +65,11 @@ func stalledUpgrade(ctx context.Context, s *server) (net.Conn, error) {
 		return c, err
 	}
 	answer := make([]byte, len("HTTP/1.1 101"))
-	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 101" {
-		return c, fmt.Errorf("upgrade: %q %v", answer, err)
+	if _, err := io.ReadFull(c, answer); err != nil {
+		return c, fmt.Errorf("upgrade: %w", err)
+	}
+	if string(answer) != "HTTP/1.1 101" {
+		return c, fmt.Errorf("upgrade: %q", answer)
 	}
 	return c, nil
 }
