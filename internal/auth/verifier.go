@@ -94,20 +94,18 @@ func (v *Verifier) load(content []byte) error {
 // time, and where there is none a decoy.
 func (v *Verifier) Verify(token string) (*Bearer, error) {
 	sum := sha256.Sum256([]byte(token))
-	shared := v.compare(v.shared, &sum)
 	id := TokenID(token)
-	c := (*v.tokens.Load())[id]
-	own := v.compare(c, &sum)
-	b := &Bearer{verifier: v, sum: sum}
+	shared := v.compare(v.shared, &sum)
+	own := v.compare((*v.tokens.Load())[id], &sum)
 	switch {
 	case token == "":
 		return nil, ErrUnknownToken
 	case shared:
-	case own:
-		b.id = id
-	default:
+		id = ""
+	case !own:
 		return nil, ErrUnknownToken
 	}
+	b := &Bearer{verifier: v, id: id, sum: sum}
 	if err := b.Valid(); err != nil {
 		return nil, err
 	}
