@@ -1,0 +1,90 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// newToken adds a token to a file.
+func newToken(t *testing.T, file, name string, grant ...string) (token string) {
+	t.Helper()
+	return strings.TrimSpace(must(t, program{argv: append([]string{culvert(), "token", "new", "--tokens", file, "--name", name}, grant...)}))
+}
+
+func TestGrantsOfATokenFile(t *testing.T) {
+	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
+	allowed, forbidden := freeAddr(t), freeAddr(t)
+	tenant := newToken(t, tokens, "tenant", "--hosts", "*.tenant.example.com", "--ports", port(t, allowed))
+	reader := newToken(t, tokens, "reader", "--read")
+	expired := newToken(t, tokens, "expired", "--everything", "--expires", "1s")
+	s := startServer(t, "--tokens", tokens)
+	o := newOrigin(t, "a")
+	client := func(token string) *process {
+		return start(t, program{
+			argv: []string{
+				culvert(), "client", "--url", "wss://" + s.control, "--token-env", "T",
+				"--upstream", "app.tenant.example.com=" + o.URL, "--upstream", "app.other.example.com=" + o.URL,
+				"--upstream", port(t, allowed) + "=" + o.addr(), "--upstream", port(t, forbidden) + "=" + o.addr(),
+			},
+			env: []string{"T=" + token},
+		})
+	}
+	c := client(tenant)
+	c.line(t, `may not offer host app\.other\.example\.com`)
+	c.line(t, `may not offer port `+port(t, forbidden))
+	v := newVisitor(t, s.data)
+	v.answers(t, "app.tenant.example.com", "/", http.StatusOK) // an offer that is refused does not end the session
+	accepts(t, "tcp", allowed)
+	if code, _, _, err := v.get(t.Context(), "app.other.example.com", "/"); err != nil || code != http.StatusNotFound {
+		t.Errorf("a host of someone else: %d %v", code, err)
+	}
+	for name, c := range map[string]struct {
+		token string
+		code  int
+	}{"a tenant": {tenant, http.StatusForbidden}, "a reader": {reader, http.StatusOK}, "the shared token": {s.token, http.StatusOK}} {
+		if code, _, err := s.ask(t.Context(), "/status", c.token); err != nil || code != c.code {
+			t.Errorf("/status for %s: %d %v, want %d", name, code, err, c.code)
+		}
+	}
+	eventually(t, patience, "the token expires", func(ctx context.Context) error {
+		if code, _, err := s.ask(ctx, "/status", expired); err != nil || code != http.StatusUnauthorized {
+			return errors.Join(err, errors.New(http.StatusText(code)))
+		}
+		return nil
+	})
+}
+
+func TestRevokedTokenEndsItsSessions(t *testing.T) {
+	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
+	first, second := newToken(t, tokens, "first", "--hosts", "one.example.com"), newToken(t, tokens, "second", "--hosts", "two.example.com")
+	s := startServer(t, "--tokens", tokens)
+	o := newOrigin(t, "a")
+	for token, host := range map[string]string{first: "one.example.com", second: "two.example.com"} {
+		start(t, program{
+			argv: []string{culvert(), "client", "--url", "wss://" + s.control, "--token-env", "T", "--upstream", host + "=" + o.URL},
+			env:  []string{"T=" + token},
+		})
+	}
+	s.members(t, 2, patience)
+	must(t, program{argv: []string{culvert(), "token", "revoke", "--tokens", tokens, "first"}})
+	took := s.members(t, 1, 5*time.Second)
+	t.Logf("the session of the revoked token is gone after %v", took)
+	v := newVisitor(t, s.data)
+	v.answers(t, "one.example.com", "/", http.StatusServiceUnavailable)
+	v.must200(t, "two.example.com", "/")
+	third := newToken(t, tokens, "third", "--read")
+	eventually(t, 5*time.Second, "a new token is known", func(ctx context.Context) error {
+		code, body, err := s.ask(ctx, "/status", third)
+		if err == nil && code != http.StatusOK {
+			err = errors.New(body)
+		}
+		return err
+	})
+}
