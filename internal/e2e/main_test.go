@@ -79,7 +79,7 @@ func run(m *testing.M) (code int, err error) {
 
 // build makes the binary as the Makefile does, with the race detector if the tests have it.
 func build(bin string) error {
-	args := []string{"build", "-trimpath", "-ldflags=-s -w -X main.version=e2e", "-o", bin}
+	args := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", bin}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
