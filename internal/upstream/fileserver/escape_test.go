@@ -197,7 +197,7 @@ func TestC17SwapRace(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	const rounds = 4000
+	const rounds = 10_000
 	stop := make(chan struct{})
 	var swappers, visitors sync.WaitGroup
 	swappers.Go(func() {

@@ -19,6 +19,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -45,6 +46,8 @@ const (
 
 const indexFile = "index.html"
 
+const faultLogSeconds = 10
+
 // Handler serves the folder, which must exist. It holds nothing open between requests.
 // It is safe for concurrent use.
 func Handler(cfg Config) (http.Handler, error) {
@@ -69,7 +72,8 @@ func Handler(cfg Config) (http.Handler, error) {
 
 type handler struct {
 	Config
-	maxListed int // names in a listing
+	maxListed int          // names in a listing
+	lastFault atomic.Int64 // when a fault was logged, in Unix seconds
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -90,8 +94,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// for weeks keeps no old one alive. It costs two system calls.
 	root, err := os.OpenRoot(h.Root)
 	if err != nil {
-		h.Log.Error("web root not readable", "error", err)
-		http.Error(w, faultText, http.StatusInternalServerError)
+		h.fault(w, r, err)
 		return
 	}
 	defer root.Close()
@@ -175,14 +178,32 @@ func redirectToFolder(w http.ResponseWriter, r *http.Request, name name) {
 // the operator's to mend.
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if isFault(err) {
-		h.Log.Error("file not readable", "path", r.URL.Path, "error", err)
-		http.Error(w, faultText, http.StatusInternalServerError)
+		h.fault(w, r, err)
 		return
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		h.Log.Debug("file not served", "path", r.URL.Path, "error", err)
+		h.Log.Debug("file not served", "path", shown(r.URL.Path), "error", err)
 	}
 	notFound(w)
+}
+
+// fault answers for what is wrong on this side. It is logged now and then only: while it lasts every request meets it,
+// and strangers decide how many these are.
+func (h *handler) fault(w http.ResponseWriter, r *http.Request, err error) {
+	now, last := time.Now().Unix(), h.lastFault.Load()
+	if now-last >= faultLogSeconds && h.lastFault.CompareAndSwap(last, now) {
+		h.Log.Error("files not readable", "root", h.Root, "path", shown(r.URL.Path), "error", err)
+	}
+	http.Error(w, faultText, http.StatusInternalServerError)
+}
+
+// shown is as much of a stranger's path as a log line needs.
+func shown(path string) string {
+	const enough = 200
+	if len(path) > enough {
+		return path[:enough] + "…"
+	}
+	return path
 }
 
 func notFound(w http.ResponseWriter) { http.Error(w, notFoundText, http.StatusNotFound) }

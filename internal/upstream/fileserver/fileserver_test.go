@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -313,6 +315,34 @@ func TestHandlerFollowsARootThatIsReplaced(t *testing.T) {
 	write(t, filepath.Join(root, "a.txt"), "second", false)
 	if got := ask(t, addr, "GET", "/a.txt"); got.Body != "second" {
 		t.Errorf("got %q after the folder was built anew", got.Body)
+	}
+}
+
+// A fault of this machine is logged, but not once for each request of a flood, and nothing of it is told to visitors.
+func TestFaultsAreLoggedNowAndThen(t *testing.T) {
+	var log strings.Builder
+	h, root := newHandler(t, Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+	for range 50 {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/"+strings.Repeat("a", 10_000), nil)
+		h.(*handler).refuse(w, r, &os.PathError{Op: "openat", Path: root, Err: syscall.EMFILE})
+		if w.Code != 500 || w.Body.String() != "unable to read requested file\n" {
+			t.Fatalf("got %d %q", w.Code, w.Body)
+		}
+	}
+	lines := strings.Count(log.String(), "\n")
+	if lines == 0 || lines > 2 || log.Len() > 1000*lines {
+		t.Errorf("%d lines of %d bytes:\n%.2000s", lines, log.Len(), log.String())
+	}
+}
+
+func TestShortNamesOfWindows(t *testing.T) {
+	for name, want := range map[string]bool{
+		"GIT~1": true, "ENV~1.LOC": true, "HTPASS~12": true, "backup~": false, "~home": false, "a.txt": false, "~1": true,
+	} {
+		if got := shortName(name); got != want {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
 	}
 }
 

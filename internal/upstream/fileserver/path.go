@@ -47,10 +47,16 @@ func validName(s string, hidden bool) bool {
 	if !hidden && s[0] == '.' {
 		return false
 	}
-	if runtime.GOOS == "windows" && strings.Contains(s, "~") {
-		return false // GIT~1 is another name of .git
+	if !hidden && runtime.GOOS == "windows" && shortName(s) {
+		return false
 	}
 	// It knows NUL, invalid UTF-8 and, on Windows, device names, colons and what else the system reads otherwise.
 	_, err := filepath.Localize(s)
 	return err == nil
+}
+
+// shortName says whether Windows may know a file with a longer name by this one, as it knows .git by GIT~1.
+func shortName(s string) bool {
+	_, after, ok := strings.Cut(s, "~")
+	return ok && after != "" && after[0] >= '0' && after[0] <= '9'
 }
