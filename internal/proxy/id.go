@@ -1,0 +1,13 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+)
+
+// newID makes the id of a connection or request, the same in the logs of both ends of a tunnel.
+func newID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,125 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"culvert/internal/upstream"
+)
+
+// pools keeps connections to members, for each member its own, so that no request ever travels on a connection that was
+// made for another member. As a RoundTripper it sends a request to the first of its candidates that takes it.
+type pools struct {
+	dial     func(context.Context, upstream.Member, *upstream.Visit) (upstream.Conn, error)
+	byMember sync.Map // upstream.Member → *http.Transport
+	closed   atomic.Bool
+}
+
+func (p *pools) of(m upstream.Member) *http.Transport {
+	if t, ok := p.byMember.Load(m); ok {
+		return t.(*http.Transport)
+	}
+	t, _ := p.byMember.LoadOrStore(m, p.open(m))
+	return t.(*http.Transport)
+}
+
+func (p *pools) open(m upstream.Member) *http.Transport {
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := p.dial(ctx, m, attemptOf(ctx).visit)
+			if err != nil {
+				return nil, err
+			}
+			return &pooledConn{Conn: c}, nil
+		},
+		DisableCompression:     true, // bodies pass as they are
+		DisableKeepAlives:      p.closed.Load(),
+		MaxIdleConnsPerHost:    256,
+		IdleConnTimeout:        time.Minute,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 1 << 20,
+	}
+	if m.Protocol() == upstream.H2C {
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return t
+}
+
+func (p *pools) forget(m upstream.Member) {
+	if t, ok := p.byMember.LoadAndDelete(m); ok {
+		t.(*http.Transport).CloseIdleConnections()
+	}
+}
+
+func (p *pools) close() {
+	p.closed.Store(true)
+	p.byMember.Range(func(m, _ any) bool {
+		p.forget(m.(upstream.Member))
+		return true
+	})
+}
+
+// staleTurns is how often the last candidate is asked again because a connection of its pool was dead already.
+const staleTurns = 3
+
+// RoundTrip tries the candidates of the request's flow in order. The next one is tried only when it is certain that
+// the one before got nothing of the request, or when the request may run twice and no part of an answer came.
+func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
+	f := flowOf(req.Context())
+	for i, stale := 0, 0; ; {
+		m := f.candidates.At(i)
+		a := &attempt{visit: f.candidates.Visit(&f.visit, i)}
+		res, err := p.of(m).RoundTrip(a.request(req, f))
+		if err == nil {
+			return res, nil
+		}
+		if reason, _ := reasonOf(err); reason == upstream.Lost {
+			p.forget(m) // its session is gone; a pool that was made anew after its removal would stay for ever
+		}
+		switch {
+		case !a.retriable(req, f, err):
+			return nil, err
+		case i+1 < f.candidates.Len():
+			i++
+		case a.reused && stale < staleTurns:
+			stale++
+		default:
+			return nil, err
+		}
+	}
+}
+
+// pooledConn knows whether anything was written to it.
+type pooledConn struct {
+	upstream.Conn
+	writes atomic.Uint64 // Writes begun, whatever came of them
+	closed atomic.Bool
+}
+
+func (c *pooledConn) Write(p []byte) (int, error) {
+	if c.closed.Load() {
+		return 0, net.ErrClosed // certainly not sent
+	}
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+func (c *pooledConn) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
+
+// reasonOf is upstream.ReasonOf for an error that may not be of a dial: then ok is false.
+func reasonOf(err error) (r upstream.Reason, ok bool) {
+	var d *upstream.DialError
+	if errors.As(err, &d) {
+		return d.Reason, true
+	}
+	return "", false
+}
