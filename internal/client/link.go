@@ -46,9 +46,9 @@ func (l *link) connect(ctx context.Context) (net.Conn, error) {
 	if err == nil {
 		return conn, nil
 	}
-	var unknown x509.UnknownAuthorityError
-	if l.cfg.TLS.Auto && errors.As(err, &unknown) {
-		l.pool = nil // the server has a new authority: let it prove that
+	var unverified *tls.CertificateVerificationError
+	if l.cfg.TLS.Auto && errors.As(err, &unverified) {
+		l.pool = nil // the server may have a new authority: let it prove that
 	}
 	return nil, l.explain(err)
 }
