@@ -1,0 +1,242 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"culvert/internal/client"
+)
+
+// Client is the configuration of a client. NewClient makes one with defaults; Resolve completes and checks it.
+type Client struct {
+	Mode Mode
+	Remote
+	Credential
+	InsecureNoAuth bool `flag:"insecure-no-auth" group:"Security" help:"connect without a token, to a server that asks for none"`
+	Identity
+	Targets
+	Log
+	Generator
+
+	// URLs are the servers: scheme, host:port and path, all present. Resolve makes them of URL.
+	URLs []*url.URL
+	// Upstreams are what is offered. Resolve makes them of Upstream and Ports.
+	Upstreams []client.Upstream
+}
+
+// Remote is which servers to connect to, and what to trust them by.
+type Remote struct {
+	URL []string `flag:"url" oldshort:"r" unit:"URL" group:"Connection" help:"server: wss://HOST[:PORT][/PATH], port 443 and path /connect if left out; repeatable"`
+	ServerTrust
+}
+
+// ServerTrust is how a server is believed to be the right one.
+type ServerTrust struct {
+	AutoTLS           bool   `flag:"auto-tls" default:"true" group:"Security" help:"fetch the server's own CA and verify it with the token; false for a certificate of a public CA or of --tls-ca"`
+	TLSCA             string `flag:"tls-ca" file:"ca.crt" unit:"FILE" group:"Security" help:"CA certificates to trust instead of the system's (PEM), with --auto-tls=false"`
+	InsecurePlaintext bool   `flag:"insecure-plaintext" group:"Security" help:"allow ws:// URLs: anyone on the way can read the token and all traffic"`
+}
+
+// Identity is what the server knows the client by.
+type Identity struct {
+	ID       string            `flag:"id" shown:"made once and kept in the state folder" unit:"ID" group:"Connection" help:"stable identity of this client, shown in status"`
+	Labels   map[string]string `flag:"label" unit:"KEY=VALUE" group:"Connection" help:"label of this client, shown in status; repeatable"`
+	StateDir string            `flag:"state-dir" shown:"the state folder of systemd or of the user" unit:"FOLDER" group:"Advanced" help:"where the identity is kept"`
+}
+
+// Targets are the local services as typed.
+type Targets struct {
+	Upstream []string `flag:"upstream" oldshort:"u" unit:"UPSTREAM" group:"Data plane" help:"local service to offer: http://HOST:PORT, NAME[/PATH]=http://HOST:PORT, [PORT=]HOST:PORT; the target may be unix:PATH or file:FOLDER too; repeatable"`
+	Ports    []uint16 `flag:"ports" alias:"port" short:"p" modes:"tcp mixed" unit:"PORTS" group:"Data plane" help:"ports of an --upstream HOST without one, the same on both sides: 80,443 (also --port); repeatable"`
+}
+
+// NewClient is a client's configuration with every setting at its default.
+func NewClient(mode Mode) Client {
+	var c Client
+	Describe(&c, mode)
+	c.Mode = mode
+	return c
+}
+
+// Resolve reads the token, the URLs and the upstreams, fills in what depends on the environment, checks the files that are
+// named and then everything else. The error is Problems. When a unit or manifest is asked for, files are left alone.
+func (c *Client) Resolve(env Environment) error {
+	var found Problems
+	c.URLs, c.Upstreams = nil, nil
+	for _, raw := range c.URL {
+		u, err := parseURL(raw, c.InsecurePlaintext)
+		if err != nil {
+			found = append(found, *err)
+			continue
+		}
+		c.URLs = append(c.URLs, u)
+	}
+	urls := len(found) == 0
+	unread := c.parseUpstreams()
+	upstreams := len(unread) == 0
+	found = append(found, unread...)
+	if c.Generate == "" {
+		found = append(found, c.Credential.resolve(env)...)
+		found = append(found, c.checkFiles()...)
+		found = append(found, needToken(&c.Credential, c.InsecureNoAuth)...)
+	}
+	if c.StateDir == "" {
+		c.StateDir = defaultStateDir(env)
+	}
+	// What could not be read has been told; that it is missing then follows.
+	for _, p := range c.validate() {
+		if p.Flag == "url" && !urls || p.Flag == "upstream" && !upstreams {
+			continue
+		}
+		found = append(found, p)
+	}
+	return found.Err()
+}
+
+// Validate checks what needs no file and no environment.
+func (c *Client) Validate() error { return c.validate().Err() }
+
+func (c *Client) validate() (found Problems) {
+	if len(c.URLs) == 0 {
+		found.add("url", "give --url wss://HOST:8123", "a client needs the address of a server")
+	}
+	if len(c.Upstreams) == 0 {
+		found.add("upstream", upstreamRemedy(c.Mode), "a client needs something to offer")
+	}
+	first := map[string]string{}
+	for _, u := range c.Upstreams {
+		name := u.Tunnel.String()
+		if spec, ok := first[name]; ok {
+			found.add("upstream", "give one of them another host, path or port", "%s and %s are both for %s", spec, u.Spec, describeTunnel(u.Tunnel))
+			continue
+		}
+		first[name] = u.Spec
+	}
+	found = append(found, c.ServerTrust.validate(&c.Credential, c.InsecureNoAuth, c.encrypted())...)
+	if c.ID != "" && !word(c.ID) {
+		found.add("id", "use 1 to 128 letters, digits, '.', '-' and '_'", "%q is not an identity", shorten(c.ID))
+	}
+	return append(found, c.Generator.validate()...)
+}
+
+func upstreamRemedy(mode Mode) string {
+	switch mode {
+	case HTTP:
+		return "give --upstream http://127.0.0.1:3000 or --upstream app.example.com=http://127.0.0.1:3000"
+	case TCP:
+		return "give --upstream 127.0.0.1 --ports 22,80 or --upstream 2222=127.0.0.1:22"
+	}
+	return "give --upstream http://127.0.0.1:3000 or --upstream 2222=127.0.0.1:22"
+}
+
+// encrypted says whether any server is reached over TLS.
+func (c *Client) encrypted() bool {
+	for _, u := range c.URLs {
+		if u.Scheme == "wss" {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *ServerTrust) validate(token *Credential, noToken, encrypted bool) (found Problems) {
+	if t.TLSCA != "" && t.AutoTLS {
+		found.add("tls-ca", "add --auto-tls=false", "not used while auto-TLS is on")
+	}
+	if !t.AutoTLS || !encrypted {
+		return found
+	}
+	if noToken {
+		found.add("auto-tls", "copy the server's ca.crt here and give --tls-ca ca.crt --auto-tls=false",
+			"without a token there is nothing to verify the server's CA with")
+	}
+	return append(found, token.checkBootstrap()...)
+}
+
+func needToken(token *Credential, noToken bool) (found Problems) {
+	switch {
+	case token.CredentialGiven() && noToken:
+		found.add("insecure-no-auth", "leave one of the two out", "contradicts the token that is given")
+	case !token.CredentialGiven() && !noToken:
+		found.add("token-file", "give --token-file FILE, --token-env NAME or --token TOKEN", "the server's token is missing")
+	}
+	return found
+}
+
+func (c *Client) checkFiles() (found Problems) {
+	if c.TLSCA != "" {
+		if err := checkCA(c.TLSCA); err != nil {
+			found.add("tls-ca", "", "%s", err)
+		}
+	}
+	for _, u := range c.Upstreams {
+		if u.Scheme == client.SchemeFile {
+			if err := checkFolder(u.Address); err != nil {
+				found.add("upstream", "", "%s: %s", u.Spec, err)
+			}
+		}
+	}
+	return found
+}
+
+// parseURL reads the address of a server's control port.
+func parseURL(raw string, plaintext bool) (*url.URL, *Problem) {
+	bad := func(remedy, fault string, args ...any) (*url.URL, *Problem) {
+		return nil, &Problem{Flag: "url", Fault: fmt.Sprintf(fault, args...), Remedy: remedy}
+	}
+	const form = "write wss://HOST:8123"
+	scheme, _, ok := strings.Cut(raw, "://")
+	if !ok {
+		return bad(form, "%q has no scheme", shorten(raw))
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.User != nil { // either may hold a password: it is not quoted
+		return bad(form, "not a URL of scheme, host, port and path")
+	}
+	port := "443"
+	switch strings.ToLower(scheme) {
+	case "wss":
+	case "ws":
+		if !plaintext {
+			return bad("use wss://, or add --insecure-plaintext", "%q is not encrypted: anyone on the way could read the token", shorten(raw))
+		}
+		port = "80"
+	case "https", "http":
+		return bad("write "+strings.Replace(strings.ToLower(scheme), "http", "ws", 1)+"://"+shorten(u.Host)+shorten(u.Path),
+			"%q is the scheme of a website", scheme)
+	case "tls", "quic":
+		return bad("use wss://", "%s:// comes with a later version", scheme)
+	default:
+		return bad(form, "the scheme %q is unknown", shorten(scheme))
+	}
+	if u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return bad("give the token by --token-file", "%q has more than scheme, host, port and path", shorten(u.Scheme+"://"+u.Host+u.Path+"?…"))
+	}
+	host, err := dialHost(u.Hostname())
+	if err != nil {
+		return bad(form, "%s", err)
+	}
+	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
+		if _, err := parsePort(p); err != nil {
+			return bad("", "%s", err)
+		}
+		port = p
+	}
+	if u.Path == "" || u.Path == "/" {
+		u.Path = "/connect"
+	}
+	return &url.URL{Scheme: strings.ToLower(scheme), Host: net.JoinHostPort(host, port), Path: u.Path}, nil
+}
+
+// Folders are the folders that upstreams serve, as typed.
+func (c *Client) Folders() []string {
+	var folders []string
+	for _, u := range c.Upstreams {
+		if u.Scheme == client.SchemeFile {
+			folders = append(folders, u.Address)
+		}
+	}
+	return folders
+}
