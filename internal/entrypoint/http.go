@@ -1,0 +1,160 @@
+package entrypoint
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// HTTPConfig is what an HTTP entrypoint needs.
+type HTTPConfig struct {
+	Addr              string         // host:port; an empty host is every address of the machine, port 0 any free port
+	Allow             []netip.Prefix // the sources that may connect; empty: all
+	ReadHeaderTimeout time.Duration  // for a whole request head; 10 s if zero
+	IdleTimeout       time.Duration  // between requests of a connection; 2 min if zero
+	MaxHeaderBytes    int            // of a request head; 64 KiB if zero
+	MaxConns          int            // open connections; 0: no limit
+	Log               *slog.Logger
+	// OnRefused, if set, is called for each connection that was closed at once, with a Refused reason.
+	OnRefused func(reason string)
+}
+
+// HTTP is an entrypoint for HTTP/1.1 without TLS.
+type HTTP struct {
+	ln     *listener
+	server *http.Server
+
+	conns   sync.WaitGroup // open connections, also those that an upgrade has taken over
+	running atomic.Bool
+	ended   chan struct{} // closed when Run returns
+	aborted chan struct{}
+	abort   sync.Once
+}
+
+// ListenHTTP opens the entrypoint; connections wait in the kernel until Run.
+func ListenHTTP(cfg HTTPConfig, handler http.Handler) (*HTTP, error) {
+	ln, err := listen(cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Log, cfg.OnRefused)
+	if err != nil {
+		return nil, err
+	}
+	h := &HTTP{ln: ln, ended: make(chan struct{}), aborted: make(chan struct{})}
+	h.server = &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: cmp.Or(cfg.ReadHeaderTimeout, 10*time.Second),
+		IdleTimeout:       cmp.Or(cfg.IdleTimeout, 2*time.Minute),
+		MaxHeaderBytes:    cmp.Or(cfg.MaxHeaderBytes, 64<<10),
+		// What strangers do wrong is not the operator's business.
+		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	}
+	return h, nil
+}
+
+// Addr is the address that is listened on.
+func (h *HTTP) Addr() net.Addr { return h.ln.tcp.Addr() }
+
+// Run serves requests, once. When ctx ends or Shutdown is called, no more connections are accepted and idle ones are
+// closed; Run returns nil once the last request has been answered and the last upgraded connection has ended. The
+// context of the requests outlives ctx; Abort ends it.
+func (h *HTTP) Run(ctx context.Context) error {
+	h.running.Store(true)
+	defer close(h.ended)
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	h.server.BaseContext = func(net.Listener) context.Context { return serving }
+
+	var watch sync.WaitGroup
+	returned := make(chan struct{})
+	defer watch.Wait()
+	defer close(returned)
+	watch.Go(func() {
+		select {
+		case <-ctx.Done():
+			_ = h.server.Shutdown(serving)
+		case <-returned:
+		}
+	})
+	watch.Go(func() {
+		select {
+		case <-h.aborted:
+			cancel()
+		case <-returned:
+		}
+	})
+	err := h.server.Serve(acceptor{h})
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	} else {
+		err = fmt.Errorf("serve http: %w", err)
+		h.Abort()
+	}
+	h.conns.Wait()
+	return err
+}
+
+// Shutdown stops accepting, closes idle connections and waits until Run has returned. When ctx ends before that, the
+// rest is aborted and the error is the context's.
+func (h *HTTP) Shutdown(ctx context.Context) error {
+	err := h.server.Shutdown(ctx)
+	_ = h.ln.Close() // which the server does only if it was running
+	if !h.running.Load() {
+		return nil
+	}
+	if err == nil {
+		select {
+		case <-h.ended:
+			return nil
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	h.Abort()
+	<-h.ended
+	return err
+}
+
+// Abort stops accepting, ends the context of all requests and closes their connections. Upgraded connections end with
+// the context of their requests.
+func (h *HTTP) Abort() {
+	h.abort.Do(func() { close(h.aborted) })
+	_ = h.server.Close()
+	_ = h.ln.Close()
+}
+
+// acceptor is the listener as http.Server wants it.
+type acceptor struct{ h *HTTP }
+
+func (a acceptor) Accept() (net.Conn, error) {
+	c, err := a.h.ln.accept()
+	if err != nil {
+		return nil, err
+	}
+	a.h.conns.Add(1) // Accept is called by Run only, so never beside its Wait
+	return &openConn{TCPConn: c, h: a.h}, nil
+}
+
+func (a acceptor) Close() error   { return a.h.ln.Close() }
+func (a acceptor) Addr() net.Addr { return a.h.Addr() }
+
+// openConn counts as open until it is closed.
+type openConn struct {
+	*net.TCPConn
+	h     *HTTP
+	close sync.Once
+}
+
+func (c *openConn) Close() error {
+	err := c.TCPConn.Close()
+	c.close.Do(func() {
+		c.h.ln.release()
+		c.h.conns.Done()
+	})
+	return err
+}

@@ -1,0 +1,170 @@
+// Package entrypoint accepts connections on a configured address and hands them over.
+//
+// Sources that are not allowed, and connections beyond a limit, are closed at once and counted; nothing of what they
+// send is read. A listener survives a shortage of descriptors. Only the constructors open anything. What a connection
+// carries and where it goes is not decided here.
+package entrypoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// The reasons for which connections are refused, a bounded set that serves as a metric label.
+const (
+	RefusedSource    = "source"     // its address is not allowed
+	RefusedTooMany   = "too_many"   // the limit of connections is reached
+	RefusedPerSource = "per_source" // the limit of connections from one source is reached
+)
+
+// listener is a TCP listener that gives only those connections that are wanted.
+type listener struct {
+	tcp     *net.TCPListener
+	allow   []netip.Prefix // empty: all
+	max     int            // open connections; 0: no limit
+	log     *slog.Logger
+	refused func(reason string)
+
+	open   atomic.Int64
+	closed chan struct{}
+	close  sync.Once
+}
+
+func listen(addr string, allow []netip.Prefix, maxConns int, log *slog.Logger, refused func(string)) (*listener, error) {
+	var lc net.ListenConfig
+	// A multipath socket costs more than a plain one and tells less of resets.
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen %s: %w", addr, err)
+	}
+	return &listener{
+		tcp: ln.(*net.TCPListener), allow: allow, max: maxConns, refused: refused, closed: make(chan struct{}),
+		log: log.With("entrypoint", ln.Addr().String()),
+	}, nil
+}
+
+// accept gives the next connection that is wanted; release must be called when it is closed. It waits out a shortage
+// of descriptors or memory. After Close it gives net.ErrClosed.
+func (l *listener) accept() (*net.TCPConn, error) {
+	for delay := time.Duration(0); ; {
+		c, err := l.tcp.AcceptTCP()
+		switch {
+		case err == nil:
+			delay = 0
+			if reason := l.refusal(c.RemoteAddr()); reason != "" {
+				l.refuse(c, reason)
+				continue
+			}
+			return c, nil
+		case !passing(err):
+			return nil, fmt.Errorf("accept on %s: %w", l.tcp.Addr(), err)
+		}
+		if delay = nextDelay(delay); delay == firstDelay {
+			l.log.Warn("connections wait to be accepted", "err", err) // once, not for each delay
+		}
+		if !l.wait(delay) {
+			return nil, fmt.Errorf("accept on %s: %w", l.tcp.Addr(), net.ErrClosed)
+		}
+	}
+}
+
+const (
+	firstDelay = 5 * time.Millisecond
+	lastDelay  = time.Second
+)
+
+func nextDelay(d time.Duration) time.Duration { return min(max(2*d, firstDelay), lastDelay) }
+
+// wait waits for d and says whether the listener is still open.
+func (l *listener) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.closed:
+		return false
+	}
+}
+
+// refusal counts the connection as open, or says why it is not wanted.
+func (l *listener) refusal(source net.Addr) string {
+	if !allowed(l.allow, sourceOf(source)) {
+		return RefusedSource
+	}
+	if l.open.Add(1) > int64(l.max) && l.max > 0 {
+		l.open.Add(-1)
+		return RefusedTooMany
+	}
+	return ""
+}
+
+func (l *listener) release() { l.open.Add(-1) }
+
+func (l *listener) refuse(c *net.TCPConn, reason string) {
+	drop(c)
+	l.log.Debug("connection refused", "source", c.RemoteAddr(), "reason", reason)
+	if l.refused != nil {
+		l.refused(reason)
+	}
+}
+
+// Close stops accepting. It may be called more than once.
+func (l *listener) Close() error {
+	var err error
+	l.close.Do(func() {
+		close(l.closed)
+		err = l.tcp.Close()
+	})
+	return err
+}
+
+// drop closes a connection at once, without a state of it left in the kernel.
+func drop(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // fails only if it is closed already
+	}
+	_ = c.Close()
+}
+
+// passing says whether an error of accept goes away by itself: too few descriptors or too little memory.
+func passing(err error) bool {
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		return false
+	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+		return true
+	}
+	var e interface{ Temporary() bool }
+	return errors.As(err, &e) && e.Temporary()
+}
+
+func allowed(allow []netip.Prefix, source netip.Addr) bool {
+	if len(allow) == 0 {
+		return true
+	}
+	for _, p := range allow {
+		if p.Contains(source) {
+			return true
+		}
+	}
+	return false
+}
+
+// sourceOf is the address of a TCP peer, IPv4 in its plain form and without a zone; the zero Addr for other networks.
+func sourceOf(a net.Addr) netip.Addr {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return t.AddrPort().Addr().Unmap().WithZone("")
+}

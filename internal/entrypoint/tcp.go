@@ -1,0 +1,90 @@
+package entrypoint
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// Config is what a TCP entrypoint needs.
+type Config struct {
+	Addr     string         // host:port; an empty host is every address of the machine, port 0 any free port
+	Allow    []netip.Prefix // the sources that may connect; empty: all
+	MaxConns int            // open connections; 0: no limit
+	Log      *slog.Logger
+	// OnRefused, if set, is called for each connection that was closed at once, with a Refused reason.
+	OnRefused func(reason string)
+}
+
+// TCP is an entrypoint for plain connections.
+type TCP struct {
+	ln      *listener
+	aborted chan struct{}
+	abort   sync.Once
+}
+
+// ListenTCP opens the entrypoint; connections wait in the kernel until Run.
+func ListenTCP(cfg Config) (*TCP, error) {
+	ln, err := listen(cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Log, cfg.OnRefused)
+	if err != nil {
+		return nil, err
+	}
+	return &TCP{ln: ln, aborted: make(chan struct{})}, nil
+}
+
+// Addr is the address that is listened on.
+func (t *TCP) Addr() net.Addr { return t.ln.tcp.Addr() }
+
+// Run hands each connection to a goroutine of its own; handle owns it. When ctx ends or Close is called, no more are
+// accepted, and Run returns nil once all handlers have. Their context outlives ctx, so that open connections may end in
+// peace; Abort ends it.
+func (t *TCP) Run(ctx context.Context, handle func(context.Context, *net.TCPConn)) error {
+	handling, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = t.Close() })()
+	returned := make(chan struct{})
+	var watch, handlers sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-t.aborted:
+			cancel()
+		case <-returned:
+		}
+	})
+	err := t.accept(func(c *net.TCPConn) {
+		handlers.Go(func() {
+			defer t.ln.release()
+			handle(handling, c)
+		})
+	})
+	_ = t.Close()
+	handlers.Wait()
+	close(returned)
+	watch.Wait()
+	return err
+}
+
+func (t *TCP) accept(handle func(*net.TCPConn)) error {
+	for {
+		c, err := t.ln.accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		handle(c)
+	}
+}
+
+// Close stops accepting; open connections go on. Connections that the kernel holds are reset.
+func (t *TCP) Close() error { return t.ln.Close() }
+
+// Abort stops accepting and ends the context of all handlers.
+func (t *TCP) Abort() {
+	_ = t.Close()
+	t.abort.Do(func() { close(t.aborted) })
+}
