@@ -66,7 +66,7 @@ func (h *HTTP) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	reason, _ := reasonOf(err)
 	h.cfg.Log.Log(r.Context(), level, "request failed", "request", f.visit.ID, "source", f.visit.Source, "host", f.visit.Host,
-		"method", r.Method, "status", status, "reason", reason, "error", err)
+		"method", r.Method, "status", status, "reason", reason, "err", err)
 	h.answer(w, f, ref)
 }
 

@@ -63,7 +63,7 @@ func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
 		if upstream.ReasonOf(err) == upstream.Canceled {
 			level = slog.LevelDebug
 		}
-		log.Log(ctx, level, "no connection for the visitor", "source", visit.Source, "reason", upstream.ReasonOf(err), "error", err)
+		log.Log(ctx, level, "no connection for the visitor", "source", visit.Source, "reason", upstream.ReasonOf(err), "err", err)
 		return
 	}
 	log.Debug("connection open", "source", visit.Source, "member", member.Name(), "after", time.Since(start))
@@ -76,7 +76,7 @@ func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
 		t.cfg.Metrics.tcpBytes(In, len(sent))
 	}
 	err = r.run(ctx)
-	log.Debug("connection closed", "member", member.Name(), "after", time.Since(start), "error", err)
+	log.Debug("connection closed", "member", member.Name(), "after", time.Since(start), "err", err)
 }
 
 // dial finds a member for the visit. A visitor that goes away ends the search.
