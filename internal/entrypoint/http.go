@@ -120,12 +120,12 @@ func (h *HTTP) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Abort stops accepting, ends the context of all requests and closes their connections. Upgraded connections end with
+// Abort stops accepting, closes the connections of all requests and ends their contexts. Upgraded connections end with
 // the context of their requests.
 func (h *HTTP) Abort() {
-	h.abort.Do(func() { close(h.aborted) })
-	_ = h.server.Close()
+	_ = h.server.Close() // before the contexts end: what is answered then must not look like an answer
 	_ = h.ln.Close()
+	h.abort.Do(func() { close(h.aborted) })
 }
 
 // acceptor is the listener as http.Server wants it.
