@@ -1,0 +1,45 @@
+// Package admin answers what an operator asks a running process: status, metrics, health and readiness.
+//
+// Status and metrics are for bearers whose grant lets them read; health and readiness are for anyone, and an answer to
+// someone unknown ends the connection, because such connections are few. Everything is read only. It knows nothing of
+// tunnels: what it shows is handed to it.
+package admin
+
+import "time"
+
+// Status is what a process is doing. Its first fields are those of other tunnels' status, under the same names; more
+// may follow them.
+type Status struct {
+	Info    Info     `json:"info"`
+	Clients []Client `json:"clients"`
+}
+
+// Info describes the process.
+type Info struct {
+	Version   string    `json:"version"`
+	SHA       string    `json:"sha"`
+	Mode      string    `json:"mode"` // http, tcp or mixed
+	StartTime time.Time `json:"startTime"`
+	Hostname  string    `json:"hostname"`
+}
+
+// Client is a client that is connected.
+type Client struct {
+	ClientID   string    `json:"clientID"`
+	RemoteAddr string    `json:"remoteAddr"`
+	Since      time.Time `json:"since"`
+	Upstreams  []string  `json:"upstreams"` // "*=http://127.0.0.1:8080", "localhost:22", "2222=host:22"
+
+	Instance   string            `json:"instance,omitempty"` // tells apart two clients of one id
+	Labels     map[string]string `json:"labels,omitempty"`
+	Tunnels    []Tunnel          `json:"tunnels,omitempty"`
+	RTTMillis  float64           `json:"rttMillis"`
+	Streams    int               `json:"streams"`    // open now
+	Reconnects uint64            `json:"reconnects"` // since the client's process began
+}
+
+// Tunnel is one thing that a client offers.
+type Tunnel struct {
+	Name    string `json:"name"`              // "http/app.example.com", "tcp/2222"
+	Address string `json:"address,omitempty"` // where visitors reach it
+}
