@@ -21,7 +21,7 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Cl
 		Labels:    cfg.Labels,
 		StateDir:  cfg.StateDir,
 		Upstreams: cfg.Upstreams,
-		Drain:     drainTimeout,
+		Drain:     cfg.DrainTimeout,
 		Budget:    mux.NewBudget(windowBudget),
 		Log:       log,
 	})

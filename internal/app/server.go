@@ -61,7 +61,7 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 	if cfg.Mode.HasHTTP() {
 		s.pages = proxy.NewHTTP(proxy.HTTPConfig{Metrics: metrics, Log: log})
 	}
-	s.tunnels = newTunnels(tunnels{
+	s.tunnels = newTunnels(tunnelsConfig{
 		addr:     cfg.DataAddr,
 		reserved: reservedPorts(cfg),
 		sources:  cfg.DataSources(),

@@ -34,13 +34,7 @@ const (
 // tunnels is the data plane of what clients offer: it is the control.Publisher that gives each tunnel an upstream and a
 // way in for visitors. It owns the entrypoints that it opens.
 type tunnels struct {
-	addr     string // where ports are opened
-	reserved map[uint16]string
-	sources  []netip.Prefix
-	http     *proxy.HTTP // nil if the server carries no HTTP
-	httpAddr string
-	metrics  *proxy.Metrics
-	log      *slog.Logger
+	tunnelsConfig
 
 	serving sync.WaitGroup // entrypoints with their connections
 
@@ -50,10 +44,22 @@ type tunnels struct {
 	ports  map[*entrypoint.TCP]struct{} // every one that has connections or may get some
 }
 
-func newTunnels(t tunnels) *tunnels {
-	t.byName = make(map[tunnel.Name]*exposure)
-	t.ports = make(map[*entrypoint.TCP]struct{})
-	return &t
+type tunnelsConfig struct {
+	addr     string // where ports are opened
+	reserved map[uint16]string
+	sources  []netip.Prefix
+	http     *proxy.HTTP // nil if the server carries no HTTP
+	httpAddr string
+	metrics  *proxy.Metrics
+	log      *slog.Logger
+}
+
+func newTunnels(cfg tunnelsConfig) *tunnels {
+	return &tunnels{
+		tunnelsConfig: cfg,
+		byName:        make(map[tunnel.Name]*exposure),
+		ports:         make(map[*entrypoint.TCP]struct{}),
+	}
 }
 
 // exposure is one tunnel as visitors see it.

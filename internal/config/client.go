@@ -17,6 +17,7 @@ type Client struct {
 	InsecureNoAuth bool `flag:"insecure-no-auth" group:"Security" help:"connect without a token, to a server that asks for none"`
 	Identity
 	Targets
+	Drain
 	Log
 	Generator
 

@@ -22,6 +22,7 @@ type Server struct {
 	InsecureNoAuth bool   `flag:"insecure-no-auth" group:"Security" help:"run without a credential: whoever reaches the control port may offer anything"`
 	Access
 	Limits
+	Drain
 	Log
 	Generator
 }
@@ -54,11 +55,15 @@ type Access struct {
 	AllowPorts      auth.Ports     `flag:"allow-ports" modes:"tcp mixed" default:"1-65535" shown:"all but the server's own" unit:"PORTS" group:"Data plane" help:"TCP ports that clients may open: 2222,8000-8100"`
 }
 
-// Limits bound what strangers cost, and how long an end takes.
+// Limits bound what strangers cost.
 type Limits struct {
-	MaxUnauthenticated          int           `flag:"max-unauthenticated" default:"512" unit:"N" group:"Advanced" help:"connections to the control port that have not shown a token yet, in all"`
-	MaxUnauthenticatedPerSource int           `flag:"max-unauthenticated-per-source" default:"32" unit:"N" group:"Advanced" help:"the same from one address (IPv6: one /64)"`
-	DrainTimeout                time.Duration `flag:"drain-timeout" default:"30s" unit:"DURATION" group:"Advanced" help:"how long open connections may finish after SIGTERM"`
+	MaxUnauthenticated          int `flag:"max-unauthenticated" default:"512" unit:"N" group:"Advanced" help:"connections to the control port that have not shown a token yet, in all"`
+	MaxUnauthenticatedPerSource int `flag:"max-unauthenticated-per-source" default:"32" unit:"N" group:"Advanced" help:"the same from one address (IPv6: one /64)"`
+}
+
+// Drain is how long an orderly end may take.
+type Drain struct {
+	DrainTimeout time.Duration `flag:"drain-timeout" default:"30s" unit:"DURATION" group:"Advanced" help:"how long open connections may finish after SIGTERM"`
 }
 
 // NewServer is a server's configuration with every setting at its default.

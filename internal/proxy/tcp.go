@@ -60,7 +60,7 @@ func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
 	if err != nil {
 		_ = visitor.Reset()
 		level := slog.LevelWarn
-		if upstream.ReasonOf(err) == upstream.Canceled {
+		if r := upstream.ReasonOf(err); r == upstream.Canceled || r == upstream.NoMember { // counted, and no news
 			level = slog.LevelDebug
 		}
 		log.Log(ctx, level, "no connection for the visitor", "source", visit.Source, "reason", upstream.ReasonOf(err), "err", err)
