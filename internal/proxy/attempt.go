@@ -34,7 +34,7 @@ func (a *attempt) request(req *http.Request, f *flow) *http.Request {
 		GotFirstResponseByte: func() { a.answered.Store(true) },
 	})
 	out := req.WithContext(context.WithValue(ctx, attemptKey{}, a))
-	if req.Body != nil && f.body != nil {
+	if f.body != nil {
 		out.Body = &bodyView{held: f.body, attempt: a, in: f.in, out: out}
 	}
 	return out

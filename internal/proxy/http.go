@@ -97,7 +97,7 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	out := r.WithContext(context.WithValue(r.Context(), flowKey{}, f))
 	if r.ContentLength != 0 {
-		f.body = &heldBody{src: r.Body, metrics: h.cfg.Metrics}
+		f.body = &heldBody{metrics: h.cfg.Metrics}
 		if r.ProtoMajor == 1 {
 			// A service may answer while it still reads; without this the server would throw the rest of the body away
 			// as soon as the answer begins.

@@ -72,6 +72,9 @@ const staleTurns = 3
 // the one before got nothing of the request, or when the request may run twice and no part of an answer came.
 func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
 	f := flowOf(req.Context())
+	if f.body != nil {
+		f.body.src = req.Body // not the visitor's own request's: this one cannot be read once the request is over
+	}
 	for i, stale := 0, 0; ; {
 		m := f.candidates.At(i)
 		a := &attempt{visit: f.candidates.Visit(&f.visit, i)}
