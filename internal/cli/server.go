@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"culvert/internal/cli/generate"
+	"culvert/internal/config"
+)
+
+func serverPage() page {
+	return page{
+		mode:  config.Mixed,
+		words: []string{"server"},
+		short: "Tunnel server for HTTP and TCP: clients connect to it and offer services, which visitors reach through it",
+		examples: []string{
+			"culvert server --token-file token",
+			"culvert server --token-file token --auto-tls-san tunnel.example.com --port 80 --allow-ports 2222,8000-8100",
+			"culvert server --tokens tokens.yaml --tls-cert fullchain.pem --tls-key privkey.pem --auto-tls=false",
+		},
+	}
+}
+
+func httpServerPage() page {
+	return page{
+		mode:  config.HTTP,
+		words: []string{"http", "server"},
+		short: "HTTP tunnel server: routes visitors to clients by host name and path",
+		examples: []string{
+			"culvert http server --token-file token --auto-tls-san 203.0.113.7",
+			"culvert http server --token-file token --port 80 --control-port 443",
+			"culvert http server --token-file token --generate systemd > culvert.service",
+		},
+	}
+}
+
+func tcpServerPage() page {
+	return page{
+		mode:  config.TCP,
+		words: []string{"tcp", "server"},
+		short: "TCP tunnel server: opens the ports that clients offer, and shares each among the clients that offer it",
+		examples: []string{
+			"culvert tcp server --token-file token --auto-tls-san 203.0.113.7",
+			"culvert tcp server --token-file token --allow-ports 2222,5432 --allow-ips 198.51.100.0/24",
+			"culvert tcp server --token-file token --data-addr 127.0.0.1:",
+		},
+	}
+}
+
+// server is a server in one of its shapes.
+func (t tree) server(p page) *cobra.Command {
+	cfg := new(config.Server)
+	settings := config.Describe(cfg, p.mode)
+	cfg.Mode = p.mode
+	return t.command(leaf{
+		use: "server", short: p.short, examples: p.examples,
+		settings: settings, cfg: cfg, log: &cfg.Log,
+		run: func(ctx context.Context, log *slog.Logger, _ []string) error {
+			if cfg.Generate != "" {
+				return t.printGenerated(generate.Server(*cfg, settings, t.options(p.words)))
+			}
+			return t.deps.RunServer(ctx, *cfg, log)
+		},
+	})
+}

@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"culvert/internal/app"
+	"culvert/internal/config"
+	"culvert/internal/demo"
+)
+
+func appVersion(b Build) app.Version { return app.Version{Version: b.Version, SHA: b.Revision} }
+
+func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
+	s, err := app.NewServer(cfg, appVersion(ReadBuild()), log)
+	if err != nil {
+		return err
+	}
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+func runClient(ctx context.Context, cfg config.Client, log *slog.Logger) error {
+	c, err := app.NewClient(cfg, appVersion(ReadBuild()), log)
+	if err != nil {
+		return err
+	}
+	return c.Run(ctx)
+}
+
+func runFileserver(ctx context.Context, cfg config.Fileserver, log *slog.Logger) error {
+	return app.RunFileserver(ctx, cfg, appVersion(ReadBuild()), log)
+}
+
+func runDemo(ctx context.Context, cfg config.Demo, out io.Writer, log *slog.Logger) error {
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program, to start it as a client: %w", err)
+	}
+	f, ok := out.(*os.File)
+	return demo.Run(ctx, demo.Config{
+		For: cfg.For, JSON: cfg.JSON(), Executable: executable, Version: appVersion(ReadBuild()),
+		Out: out, Terminal: ok && colours(f), Log: log,
+	})
+}
