@@ -17,22 +17,21 @@ func (c *session) identity() identity {
 
 var errReplaced = errors.New("a newer session of the same client took its place")
 
-// enter makes c the session of its identity and evicts an older one at once, or says why c must go away: a newer
-// epoch of an instance fences the older process, a higher counter of one epoch replaces the older session.
-func (s *Server) enter(c *session) *tunnel.GoAway {
+// enter makes c the session of its identity and returns the older one, which the caller is to end; or it says why c must
+// go away. A newer epoch of an instance fences the older process, a higher counter of one epoch replaces the older
+// session.
+func (s *Server) enter(c *session) (old *session, refused *tunnel.GoAway) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
-		return &tunnel.GoAway{Reason: tunnel.Shutdown, Detail: errStopping.Error()}
+		return nil, &tunnel.GoAway{Reason: tunnel.Shutdown, Detail: errStopping.Error()}
 	}
 	key := c.identity()
-	if old := s.sessions[key]; old != nil {
-		evicted, refused := compare(old.hello, c.hello)
-		if refused != nil {
-			return refused
+	if old = s.sessions[key]; old != nil {
+		if refused := outdated(old.hello, c.hello); refused != nil {
+			return nil, refused
 		}
 		old.log.Info("session gives way to a newer one of the same instance", "by", c.remote)
-		old.end(*evicted, errReplaced)
 		s.cfg.Metrics.count(old, -1)
 	}
 	s.sessions[key] = c
@@ -40,23 +39,28 @@ func (s *Server) enter(c *session) *tunnel.GoAway {
 	if c.hello.Reconnects > 0 {
 		s.cfg.Metrics.reconnects.Inc()
 	}
-	return nil
+	return old, nil
 }
 
-// compare decides between an old and a new session of one instance: what the old one is told, or why the new one is
-// refused.
-func compare(old, fresh tunnel.Hello) (evicted, refused *tunnel.GoAway) {
+// outdated says why a session must not take the place of another of its instance; nil if it may.
+func outdated(old, fresh tunnel.Hello) *tunnel.GoAway {
 	switch {
-	case fresh.Epoch > old.Epoch:
-		return &tunnel.GoAway{Reason: tunnel.Fenced, Detail: "a newer process of this instance has connected"}, nil
 	case fresh.Epoch < old.Epoch:
-		return nil, &tunnel.GoAway{Reason: tunnel.Fenced, Detail: fmt.Sprintf(
-			"a newer process of instance %s is connected: was the state file copied?", fresh.Instance)}
-	case fresh.Counter > old.Counter:
-		return &tunnel.GoAway{Reason: tunnel.Replaced, Detail: errReplaced.Error()}, nil
+		return &tunnel.GoAway{Reason: tunnel.Fenced, Detail: fmt.Sprintf(
+			"a newer process of instance %s is connected: was the state folder copied?", fresh.Instance)}
+	case fresh.Epoch == old.Epoch && fresh.Counter <= old.Counter:
+		return &tunnel.GoAway{Reason: tunnel.Replaced, Detail: errReplaced.Error()}
 	default:
-		return nil, &tunnel.GoAway{Reason: tunnel.Replaced, Detail: errReplaced.Error()}
+		return nil
 	}
+}
+
+// evicted is what a session is told that a newer one took the place of.
+func evicted(old, fresh tunnel.Hello) tunnel.GoAway {
+	if fresh.Epoch > old.Epoch {
+		return tunnel.GoAway{Reason: tunnel.Fenced, Detail: "a newer process of this instance has connected"}
+	}
+	return tunnel.GoAway{Reason: tunnel.Replaced, Detail: errReplaced.Error()}
 }
 
 func (s *Server) leave(c *session) {

@@ -201,7 +201,8 @@ func (s *Server) hold(m *mux.Session, bearer *auth.Bearer, remote string) error 
 		tunnel: t, hello: hello, bearer: bearer, remote: remote, since: time.Now(),
 		log: s.cfg.Log.With("client", hello.ID, "instance", hello.Instance, "remote", remote),
 	}
-	if refused := s.enter(c); refused != nil {
+	old, refused := s.enter(c)
+	if refused != nil {
 		c.log.Warn("session refused", "reason", refused.Reason)
 		_ = t.GoAway(*refused)
 		awaitEnd(t, revocationGrace)
@@ -210,6 +211,9 @@ func (s *Server) hold(m *mux.Session, bearer *auth.Bearer, remote string) error 
 	defer s.leave(c)
 	defer c.withdraw()
 	answers := s.publish(c)
+	if old != nil { // only now, so that no visitor meets a tunnel without a member
+		old.end(evicted(old.hello, c.hello), errReplaced)
+	}
 	if err := t.Welcome(tunnel.Welcome{Software: s.cfg.Software, Answers: answers}); err != nil {
 		return fmt.Errorf("welcome: %w", err)
 	}
