@@ -18,6 +18,9 @@ type Version struct {
 
 func (v Version) String() string { return v.Version + " - " + v.SHA }
 
+// subsystem is the attribute that says which part a line of the log comes from, and by which --log-level chooses.
+const subsystem = "subsystem"
+
 // step is one part of an orderly end.
 type step struct {
 	name string

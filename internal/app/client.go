@@ -23,6 +23,6 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Cl
 		Upstreams: cfg.Upstreams,
 		Drain:     cfg.DrainTimeout,
 		Budget:    mux.NewBudget(windowBudget),
-		Log:       log,
+		Log:       log.With(subsystem, "client"),
 	})
 }

@@ -44,7 +44,7 @@ func (p *controlPort) listen() error {
 	l = entrypoint.NewGuard(l, entrypoint.GuardConfig{
 		Allow: cfg.ControlSources(), Deadline: preAuthTimeout,
 		MaxUnauthenticated: cfg.MaxUnauthenticated, MaxPerSource: cfg.MaxUnauthenticatedPerSource,
-		Log: p.server.log, OnRefused: p.metrics.CountRefused,
+		Log: p.server.log.With(subsystem, "entrypoint"), OnRefused: p.metrics.CountRefused,
 	})
 	if certificate != nil {
 		l = tls.NewListener(l, &tls.Config{
@@ -60,7 +60,7 @@ func (p *controlPort) listen() error {
 		MaxHeaderBytes:    16 << 10,
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 alone: it upgrades
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ErrorLog:          slog.NewLogLogger(p.server.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(p.server.log.With(subsystem, "entrypoint").Handler(), slog.LevelDebug),
 	}
 	return nil
 }
@@ -75,13 +75,13 @@ func (p *controlPort) certificate() (get func(*tls.ClientHelloInfo) (*tls.Certif
 		if len(sans) == 0 {
 			sans = pki.DefaultSANs()
 		}
-		authority, err := pki.OpenAuthority(pki.Config{Dir: cfg.AutoTLSPath, SANs: sans, Log: p.server.log})
+		authority, err := pki.OpenAuthority(pki.Config{Dir: cfg.AutoTLSPath, SANs: sans, Log: p.server.log.With(subsystem, "pki")})
 		if err != nil {
 			return nil, nil, err
 		}
 		return authority.GetCertificate, pki.CAHandler(authority.CA(), p.digest), nil
 	case cfg.TLSCert != "":
-		pair, err := pki.OpenKeyPair(cfg.TLSCert, cfg.TLSKey, p.server.log)
+		pair, err := pki.OpenKeyPair(cfg.TLSCert, cfg.TLSKey, p.server.log.With(subsystem, "pki"))
 		if err != nil {
 			return nil, nil, err
 		}

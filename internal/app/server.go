@@ -51,7 +51,7 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 	s := &Server{cfg: cfg, version: version, log: log, registry: prometheus.NewRegistry()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !cfg.InsecureNoAuth {
-		v, err := auth.New(auth.Config{Shared: cfg.Token, File: cfg.Tokens, Log: log})
+		v, err := auth.New(auth.Config{Shared: cfg.Token, File: cfg.Tokens, Log: log.With(subsystem, "auth")})
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +59,7 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 	}
 	metrics := proxy.NewMetrics(s.registry, proxy.Mode{HTTP: cfg.Mode.HasHTTP(), TCP: cfg.Mode.HasTCP()})
 	if cfg.Mode.HasHTTP() {
-		s.pages = proxy.NewHTTP(proxy.HTTPConfig{Metrics: metrics, Log: log})
+		s.pages = proxy.NewHTTP(proxy.HTTPConfig{Metrics: metrics, Log: log.With(subsystem, "proxy")})
 	}
 	s.tunnels = newTunnels(tunnelsConfig{
 		addr:     cfg.DataAddr,
@@ -68,7 +68,7 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 		http:     s.pages,
 		httpAddr: net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.Port))),
 		metrics:  metrics,
-		log:      log,
+		log:      log.With(subsystem, "proxy"),
 	})
 	controlMetrics := control.NewMetrics(s.registry, cfg.Mode.HasHTTP(), cfg.Mode.HasTCP())
 	s.sessions = control.New(control.Config{
@@ -81,7 +81,7 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 		TCP:       cfg.Mode.HasTCP(),
 		Budget:    mux.NewBudget(windowBudget),
 		Metrics:   controlMetrics,
-		Log:       log,
+		Log:       log.With(subsystem, "control"),
 	})
 	s.controlPort = &controlPort{server: s, metrics: controlMetrics}
 	return s, nil
@@ -118,7 +118,7 @@ func (s *Server) Listen() (err error) {
 	}()
 	if s.pages != nil {
 		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
-			Addr: s.tunnels.httpAddr, Allow: s.cfg.DataSources(), Log: s.log,
+			Addr: s.tunnels.httpAddr, Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
 		}, s.pages)
 		if err != nil {
 			return fmt.Errorf("http port: %w", err)
@@ -126,7 +126,7 @@ func (s *Server) Listen() (err error) {
 		s.tunnels.httpAddr = s.web.Addr().String()
 	}
 	if s.cfg.HealthAddr != "" {
-		s.health, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{Addr: s.cfg.HealthAddr, Log: s.log}, admin.HealthHandler(s.readiness))
+		s.health, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{Addr: s.cfg.HealthAddr, Log: s.log.With(subsystem, "entrypoint")}, admin.HealthHandler(s.readiness))
 		if err != nil {
 			return fmt.Errorf("health port: %w", err)
 		}

@@ -63,7 +63,7 @@ func (k *keeper) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := mux.Client(conn, mux.Config{Budget: k.client.cfg.Budget, Log: k.log})
+	m, err := mux.Client(conn, mux.Config{Budget: k.client.cfg.Budget, Log: k.log.With("subsystem", "mux")})
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ type Server struct {
 
 // Listen is where a server listens. Addresses are hosts without port, IPv6 without brackets.
 type Listen struct {
-	ControlAddr string `flag:"control-addr" default:"0.0.0.0" unit:"ADDRESS" group:"Connection" help:"address that clients connect to, also of /status and /metrics; :: for IPv4 and IPv6"`
+	ControlAddr string `flag:"control-addr" default:"0.0.0.0" unit:"ADDRESS" group:"Connection" help:"address that clients connect to, also of /status and /metrics"`
 	ControlPort uint16 `flag:"control-port" short:"c" default:"8123" unit:"PORT" group:"Connection" help:"port that clients connect to"`
 	DataAddr    string `flag:"data-addr" default:"0.0.0.0" unit:"ADDRESS" group:"Data plane" help:"address that visitors connect to; 127.0.0.1 keeps the tunnels private to this machine"`
 	Port        uint16 `flag:"port" short:"p" modes:"http mixed" default:"8000" unit:"PORT" group:"Data plane" help:"port of HTTP, routed to clients by host name"`

@@ -46,6 +46,7 @@ const (
 // Run runs the demo until its time is up or the context ends, and prints a summary. It is an error if a request failed
 // that another client could have served.
 func Run(ctx context.Context, cfg Config) (err error) {
+	cfg.Log = slog.New(aside{cfg.Log.Handler()})
 	d, err := prepare(cfg)
 	if err != nil {
 		return err
@@ -256,3 +257,16 @@ func freePort() (uint16, error) {
 	defer l.Close()
 	return uint16(l.Addr().(*net.TCPAddr).Port), nil
 }
+
+// aside passes what its parts have to say in passing on only where debug is wanted: the demo tells its own story.
+type aside struct{ slog.Handler }
+
+func (h aside) Enabled(ctx context.Context, level slog.Level) bool {
+	if level < slog.LevelWarn {
+		level = slog.LevelDebug
+	}
+	return h.Handler.Enabled(ctx, level)
+}
+
+func (h aside) WithAttrs(attrs []slog.Attr) slog.Handler { return aside{h.Handler.WithAttrs(attrs)} }
+func (h aside) WithGroup(name string) slog.Handler       { return aside{h.Handler.WithGroup(name)} }
