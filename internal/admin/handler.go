@@ -31,9 +31,6 @@ type Config struct {
 	Ready func(service string) error
 	// Gatherer gives the metrics.
 	Gatherer prometheus.Gatherer
-	// CountRequest, if set, is called with the path and the code of each answer. Paths that are not served count as
-	// "other".
-	CountRequest func(path string, code int)
 }
 
 // Handler serves /status and /metrics to those who may read, and what HealthHandler serves to anyone.
@@ -42,7 +39,7 @@ func Handler(cfg Config) http.Handler {
 	routes.Handle("/status", cfg.guard(http.HandlerFunc(cfg.status)))
 	routes.Handle("/metrics", cfg.guard(promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{})))
 	routes.Handle("/", health(cfg.Ready))
-	return counted(readOnly(routes), cfg.CountRequest)
+	return readOnly(routes)
 }
 
 func (cfg Config) status(w http.ResponseWriter, r *http.Request) {

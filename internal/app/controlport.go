@@ -113,7 +113,7 @@ func (p *controlPort) handler(ca http.Handler) http.Handler {
 		Ready:     s.readiness,
 		Gatherer:  s.registry,
 	}))
-	return counted(routes, p.metrics.CountRequest)
+	return admin.Counted(routes, p.metrics.CountRequest)
 }
 
 // bearer keeps a nil *auth.Bearer from becoming an interface that is not nil.
@@ -153,25 +153,3 @@ func (p *controlPort) shutdown(ctx context.Context) {
 		_ = p.http.Close()
 	}
 }
-
-// counted reports the code of each answer.
-func counted(h http.Handler, count func(path string, code int)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &codeWriter{ResponseWriter: w, code: http.StatusOK}
-		h.ServeHTTP(c, r)
-		count(r.URL.Path, c.code)
-	})
-}
-
-type codeWriter struct {
-	http.ResponseWriter
-	code int
-}
-
-func (w *codeWriter) WriteHeader(code int) {
-	w.code = code
-	w.ResponseWriter.WriteHeader(code)
-}
-
-// Unwrap lets http.ResponseController reach what the writer below can do.
-func (w *codeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

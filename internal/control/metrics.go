@@ -67,16 +67,24 @@ func (m *Metrics) count(c *session, delta float64) {
 	}
 }
 
-// CountRequest counts a request on the control port. Paths that strangers make up are counted as "other".
+// CountRequest counts a request on the control port.
 func (m *Metrics) CountRequest(path string, code int) {
-	switch path {
-	case ws.Path, "/status", "/metrics", "/healthz", "/readyz":
-	default:
-		path = "other"
-	}
+	path = pathLabel(path)
 	for _, requests := range m.requests {
 		requests.WithLabelValues(strconv.Itoa(code), path).Inc()
 	}
+}
+
+// pathLabel bounds what strangers can make a label of.
+func pathLabel(path string) string {
+	switch path {
+	case ws.Path, "/status", "/metrics", "/healthz", "/readyz":
+		return path
+	}
+	if strings.HasPrefix(path, "/readyz/") {
+		return "/readyz"
+	}
+	return "other"
 }
 
 // CountRefused counts a connection that was closed before authentication.
