@@ -2,8 +2,8 @@ package cli
 
 import (
 	"flag"
+	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,8 +19,25 @@ func pages(w *world) []*cobra.Command {
 	return append(everyCommand(root), root)
 }
 
-func TestGoldenHelp(t *testing.T) {
+// reference is the page of the documentation that holds the help of every command.
+const reference = "../../docs/command-line.md"
+
+const referenceHead = `# The command line
+
+The help of every command, as the program prints it. Common to all:
+
+- Every flag has an environment variable: the command and the flag in upper case, ` + "`CULVERT_HTTP_SERVER_PORT`" + `. The flag wins.
+- Repeatable flags take a comma list too.
+- A secret is never needed on the command line: ` + "`--token-file`" + ` and ` + "`--token-env`" + ` stand beside ` + "`--token`" + `.
+- Exit codes: 0 success, 1 failure, 2 a mistake in flags or files, 130 and 143 cut short by a second SIGINT or SIGTERM.
+
+<!-- go test ./internal/cli -update writes this page -->
+`
+
+func TestReferencePageIsTheHelp(t *testing.T) {
 	w := newWorld(t)
+	var page strings.Builder
+	page.WriteString(referenceHead)
 	for _, cmd := range pages(w) {
 		if strings.HasPrefix(cmd.CommandPath(), "culvert completion ") {
 			continue // cobra's words
@@ -29,19 +46,19 @@ func TestGoldenHelp(t *testing.T) {
 		if code := w.runWords(t, append(words, "--help")...); code != 0 {
 			t.Fatalf("%s --help: code %d", cmd.CommandPath(), code)
 		}
-		path := filepath.Join("testdata", "help", strings.ReplaceAll(cmd.CommandPath(), " ", "-")+".txt")
-		if *update {
-			if err := os.WriteFile(path, w.stdout.Bytes(), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		fmt.Fprintf(&page, "\n## %s\n\n```text\n%s```\n", cmd.CommandPath(), w.stdout.String())
+	}
+	if *update {
+		if err := os.WriteFile(reference, []byte(page.String()), 0o644); err != nil {
+			t.Fatal(err)
 		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatalf("%s (go test ./internal/cli -update writes it)", err)
-		}
-		if diff := cmp.Diff(string(want), w.stdout.String()); diff != "" {
-			t.Errorf("%s: want -, got +\n%s", path, diff)
-		}
+	}
+	want, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatalf("%s (go test ./internal/cli -update writes it)", err)
+	}
+	if diff := cmp.Diff(string(want), page.String()); diff != "" {
+		t.Errorf("%s: want -, got + (go test ./internal/cli -update writes it)\n%s", reference, diff)
 	}
 }
 
