@@ -23,24 +23,25 @@ func table() []row {
 		{"tunnel/ws", nil},
 		{"upstream", []string{"balancer"}},
 		{"upstream/fileserver", nil},
-		{"entrypoint", []string{"hostname"}},
+		{"entrypoint", nil},
 		{"admin", []string{"auth"}},
 
 		// Level 2: the data path.
 		{"proxy", []string{"hostname", "router", "upstream"}},
 
-		// Level 3: the two ends of a session.
-		{"control", []string{"auth", "hostname", "tunnel", "upstream"}},
-		{"client", []string{"auth", "pki", "proxy", "tunnel", "upstream", "upstream/fileserver"}},
+		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
+		{"control", []string{"auth", "mux", "tunnel", "tunnel/ws", "upstream"}},
+		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// Level 4 to 6: settings, assembly, commands.
 		{"config", []string{"auth", "hostname", "tunnel", "client"}},
 		{"app", []string{
-			"admin", "auth", "client", "config", "control", "entrypoint", "hostname", "pki", "proxy", "router",
+			"admin", "auth", "client", "config", "control", "entrypoint", "mux", "pki", "proxy", "router",
 			"tunnel", "tunnel/ws", "upstream", "upstream/fileserver",
 		}},
+		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config"}},
-		{"cli", []string{"admin", "app", "auth", "cli/generate", "config"}},
+		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "demo", "pki"}},
 		{"cmd/culvert", []string{"cli"}},
 
 		// Tests only.

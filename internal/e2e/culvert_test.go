@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -29,6 +30,7 @@ type server struct {
 	token   string
 	state   string // folder of its CA; the same after again
 	args    []string
+	idle    resources // what it holds without clients and visitors
 }
 
 // startServer starts `culvert server` with a fresh token, and waits until it is ready.
@@ -61,6 +63,7 @@ func (s *server) again(t *testing.T) {
 		}
 		return err
 	})
+	s.idle = s.resources(t)
 }
 
 // client starts `culvert client` of this server; it does not wait for its tunnels.
@@ -182,6 +185,22 @@ type resources struct{ descriptors, goroutines int }
 func (s *server) resources(t *testing.T) resources {
 	t.Helper()
 	return resources{s.descriptors(t), int(sum(s.metrics(t), "go_goroutines"))}
+}
+
+// settlesWithout ends the clients in order, and waits until the server holds no more than when it had started: nothing
+// of them and of their visitors is left. With a client it may keep idle connections to what the client offers.
+func (s *server) settlesWithout(t *testing.T, clients ...*process) {
+	t.Helper()
+	for _, c := range clients {
+		c.signal(t, syscall.SIGTERM)
+	}
+	for _, c := range clients {
+		if code := c.wait(t); code != 0 {
+			t.Errorf("a client ended with exit code %d", code)
+		}
+	}
+	s.members(t, 0, 10*time.Second)
+	s.settles(t, s.idle)
 }
 
 // settles waits until the server holds no more than at an earlier moment: nothing of what came since is left.

@@ -36,8 +36,7 @@ func TestHTTPTunnelCarriesNginx(t *testing.T) {
 	page := strings.Repeat("<p>culvert</p>\n", 10_000)
 	write(t, root, "page.html", page, 0o644)
 	service := startNginx(t, root)
-	s, _, v := offerHTTP(t, service)
-	base := s.resources(t)
+	s, c, v := offerHTTP(t, service)
 	direct := newVisitor(t, service)
 
 	for _, c := range []struct {
@@ -62,7 +61,7 @@ func TestHTTPTunnelCarriesNginx(t *testing.T) {
 		})
 	}
 	v.client.CloseIdleConnections()
-	s.settles(t, base)
+	s.settlesWithout(t, c)
 }
 
 // answer is what a visitor sees of an exchange.
@@ -103,8 +102,7 @@ func exchange(t *testing.T, v *visitor, method, path string, header http.Header)
 
 func TestHTTPTunnelUnderLoad(t *testing.T) {
 	need(t, "nginx", "wrk")
-	s, _, _ := offerHTTP(t, startNginx(t, t.TempDir()))
-	base := s.resources(t)
+	s, c, _ := offerHTTP(t, startNginx(t, t.TempDir()))
 	out := must(t, program{argv: []string{"wrk", "-t1", "-c32", "-d2s", "--latency", "http://" + s.data + "/plain"}})
 	t.Logf("wrk, 32 connections:\n%s", out)
 	for _, bad := range []string{"Socket errors", "Non-2xx"} {
@@ -112,7 +110,7 @@ func TestHTTPTunnelUnderLoad(t *testing.T) {
 			t.Errorf("wrk reports %s", bad)
 		}
 	}
-	s.settles(t, base)
+	s.settlesWithout(t, c)
 }
 
 func TestHTTPTunnelReplacesForwardedHeaders(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	_ "culvert/internal/cli" // a change of the code is a change of these tests, for the test cache
+
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
@@ -47,6 +48,7 @@ func start(t *testing.T, p program) *process {
 	r.cmd.Dir = p.dir
 	r.cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "TMPDIR=" + p.dir, "LC_ALL=C.UTF-8",
+		"STATE_DIRECTORY=" + filepath.Join(p.dir, "state"), // root's would be the machine's
 		"GORACE=halt_on_error=1 exitcode=66",
 	}, p.env...)
 	r.cmd.Stdout, r.cmd.Stderr = both{r.out, r.std}, r.out

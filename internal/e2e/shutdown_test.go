@@ -76,15 +76,15 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	defer resp.Body.Close()
 	for _, ending := range []struct {
 		p      *process
+		taken  string // what the server logs of the first signal
 		signal syscall.Signal
 		code   int
 	}{
-		{c, syscall.SIGTERM, 143},
-		{s.process, syscall.SIGINT, 130},
+		{c, `client is going away`, syscall.SIGTERM, 143},
+		{s.process, `going down`, syscall.SIGINT, 130},
 	} {
-		before := ending.p.out.String()
 		ending.p.signal(t, ending.signal)
-		until(t, "the first signal is taken", func() bool { return ending.p.out.String() != before })
+		s.line(t, ending.taken)
 		begin := time.Now()
 		ending.p.signal(t, ending.signal)
 		if code := ending.p.wait(t); code != ending.code {

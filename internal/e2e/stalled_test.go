@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
 	"testing"
@@ -83,21 +84,24 @@ func TestStalledStrangersAreGoneInTime(t *testing.T) {
 	for _, st := range stalls() {
 		t.Run(st.name, func(t *testing.T) {
 			s := startServer(t, "--max-unauthenticated", many, "--max-unauthenticated-per-source", many)
-			s.client(t, "--upstream", newOrigin(t, "a").URL)
+			c := s.client(t, "--upstream", newOrigin(t, "a").URL)
 			s.members(t, 1, patience)
 			v := newVisitor(t, s.data)
 			v.must200(t, "www.example.com", "/")
 			warm(t, s, st)
-			base := s.resources(t)
-			watch := watchMemory(t, s.process)
-
+			// Others, at a steady pace, so that it is not their memory that is measured.
+			pace := time.NewTicker(5 * time.Millisecond)
+			defer pace.Stop()
 			others := startLoad(t, 1, func(ctx context.Context) error {
+				<-pace.C
 				code, _, _, err := v.get(ctx, "www.example.com", "/")
-				if err == nil && code != 200 {
-					err = errors.New(strconv.Itoa(code))
+				if err == nil && code != http.StatusOK {
+					err = errors.New(http.StatusText(code))
 				}
 				return err
 			})
+			until(t, "others are served", func() bool { return others.done.Load() > 100 })
+			watch := watchMemory(t, s.process)
 			lives := stallMany(t, s, st, count)
 			total, failures := others.stop()
 			var longest time.Duration
@@ -115,7 +119,7 @@ func TestStalledStrangersAreGoneInTime(t *testing.T) {
 			grown := watch.grewAtMost(t, "server", int64(count)*st.each)
 			t.Logf("%.1f KiB a socket, the limit is %d", float64(grown)/1024/float64(count), st.each>>10)
 			v.client.CloseIdleConnections()
-			s.settles(t, base)
+			s.settlesWithout(t, c)
 		})
 	}
 }
@@ -187,8 +191,9 @@ func TestCapsOfStrangersHold(t *testing.T) {
 	closed := 0
 	for range 100 {
 		c, err := stalledTCP(t.Context(), s)
-		if err != nil {
-			t.Fatal(err)
+		if err != nil { // closed before it was open
+			closed++
+			continue
 		}
 		open = append(open, c)
 	}

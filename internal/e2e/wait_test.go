@@ -17,15 +17,19 @@ func eventually(t *testing.T, within time.Duration, what string, try func(ctx co
 	defer cancel()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
+	var last error // but for what the end of the time itself has caused
 	for {
 		err := try(ctx)
 		if err == nil {
 			return time.Since(begin)
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: not within %v: %v", what, within, err)
+			t.Fatalf("%s: not within %v: %v", what, within, last)
 		}
 	}
 }
