@@ -47,9 +47,12 @@ func (p *controlPort) listen() error {
 		Log: p.server.log.With(subsystem, "entrypoint"), OnRefused: p.metrics.CountRefused,
 	})
 	if certificate != nil {
-		l = tls.NewListener(l, &tls.Config{
-			GetCertificate: certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-			DynamicRecordSizingDisabled: true,
+		l = entrypoint.NewTLS(l, entrypoint.TLSConfig{
+			TLS: &tls.Config{
+				GetCertificate: certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+				DynamicRecordSizingDisabled: true,
+			},
+			Log: p.server.log.With(subsystem, "entrypoint"), OnRefused: p.metrics.CountRefused,
 		})
 	}
 	p.listener = l
@@ -113,7 +116,7 @@ func (p *controlPort) handler(ca http.Handler) http.Handler {
 		Ready:     s.readiness,
 		Gatherer:  s.registry,
 	}))
-	return admin.Counted(routes, p.metrics.CountRequest)
+	return admin.Counted(bodiless(routes), p.metrics.CountRequest)
 }
 
 // bearer keeps a nil *auth.Bearer from becoming an interface that is not nil.
@@ -122,6 +125,19 @@ func bearer(b *auth.Bearer, err error) (admin.Bearer, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// bodiless refuses requests with a body, which none of this port has, before the server waits for the rest of it.
+func bodiless(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			h.ServeHTTP(w, r)
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // a failure means that it is closed already
+		w.Header().Set("Connection", "close")
+		http.Error(w, "no request to this port has a body", http.StatusRequestEntityTooLarge)
+	})
 }
 
 // closing ends the connection after an answer to a stranger, who holds one of few places.

@@ -244,11 +244,11 @@ func (p *publication) Withdraw() {
 	p.once.Do(func() { p.tunnels.withdraw(p.exposure, p.member) })
 }
 
-// Address is where visitors reach the tunnel: a port of this server, or a host on its HTTP entrypoint.
+// Address is where visitors reach the tunnel: a port of this server, or a host and path on its HTTP entrypoint.
 func (p *publication) Address() string {
 	if p.exposure.port != nil {
 		return p.exposure.port.Addr().String()
 	}
 	name := p.exposure.name
-	return "http://" + name.Host().String() + name.Path() + " on " + p.tunnels.httpAddr
+	return name.Host().String() + name.Path() + " on " + p.tunnels.httpAddr
 }

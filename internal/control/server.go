@@ -160,7 +160,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Not in the request's goroutine, which would keep the request's buffers for the life of the session.
 	go func() {
 		defer s.wait.Done()
-		m, err := mux.Server(conn, mux.Config{MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log.With("subsystem", "mux")})
+		conn, err := spoken(conn)
+		var m *mux.Session
+		if err == nil {
+			m, err = mux.Server(conn, mux.Config{MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log.With("subsystem", "mux")})
+		}
 		if err == nil {
 			err = s.hold(m, bearer, remote)
 		}
