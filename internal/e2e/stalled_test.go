@@ -61,7 +61,7 @@ func stalledTLS(send string) func(context.Context, *server) (net.Conn, error) {
 
 func stalledUpgrade(ctx context.Context, s *server) (net.Conn, error) {
 	c, err := stalledTLS("GET /connect HTTP/1.1\r\nHost: culvert\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nAuthorization: Bearer "+s.token+"\r\n\r\n")(ctx, s)
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: culvert.1\r\nAuthorization: Bearer "+s.token+"\r\n\r\n")(ctx, s)
 	if err != nil {
 		return c, err
 	}
