@@ -109,31 +109,47 @@ func (k *keeper) welcome(hello tunnel.Hello, w tunnel.Welcome) {
 func (k *keeper) serve(ctx context.Context, s *tunnel.Session) error {
 	streams, abort := context.WithCancel(context.Background())
 	var open sync.WaitGroup
-	accepting := make(chan struct{})
+	taking, ended := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(accepting)
-		for {
-			st, o, err := s.AcceptOpen(streams)
-			if err != nil {
-				return
-			}
-			if ctx.Err() != nil {
-				_ = st.Refuse(uint8(tunnel.GoingAway), "the client is going down")
-				continue
-			}
-			open.Go(func() { k.client.handle(streams, st, o) })
-		}
+		defer close(ended)
+		k.take(ctx, streams, s, &open)
+		close(taking)
+		refuse(streams, s)
 	}()
 	err := k.watch(ctx, s)
 	if err == nil {
+		k.log.Info("going down", "open", max(0, s.Streams()-1))
 		_ = s.GoAway(tunnel.GoAway{Reason: tunnel.Shutdown, Detail: "the client is going down"})
+		<-taking // no connection is begun from here on
 		k.drain(s, &open)
 	}
 	abort()
 	s.Close(nil)
-	<-accepting
+	<-ended
 	open.Wait()
 	return err
+}
+
+// take begins the connections that the server asks for, until the context or the session ends.
+func (k *keeper) take(ctx, streams context.Context, s *tunnel.Session, open *sync.WaitGroup) {
+	for {
+		st, o, err := s.AcceptOpen(ctx)
+		if err != nil {
+			return
+		}
+		open.Go(func() { k.client.handle(streams, st, o) })
+	}
+}
+
+// refuse sends what the server still asks for elsewhere, until the context or the session ends.
+func refuse(ctx context.Context, s *tunnel.Session) {
+	for {
+		st, _, err := s.AcceptOpen(ctx)
+		if err != nil {
+			return
+		}
+		_ = st.Refuse(uint8(tunnel.GoingAway), "the client is going down")
+	}
 }
 
 // watch returns nil when the context has ended, else why the session is over.

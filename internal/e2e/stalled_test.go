@@ -22,8 +22,9 @@ import (
 type stall struct {
 	name string
 	dial func(ctx context.Context, s *server) (net.Conn, error)
-	// each is how much memory one of them may cost the server.
-	each int64
+	// bar is how much memory one of them may cost the server; the test fails at half as much again, since it is one run on
+	// a machine that others share.
+	bar int64
 }
 
 func stalls() []stall {
@@ -116,8 +117,8 @@ func TestStalledStrangersAreGoneInTime(t *testing.T) {
 			if len(failures) > 0 {
 				t.Errorf("%d of %d requests of others failed: %v", len(failures), total, failures[0])
 			}
-			grown := watch.grewAtMost(t, "server", int64(count)*st.each)
-			t.Logf("%.1f KiB a socket, the limit is %d", float64(grown)/1024/float64(count), st.each>>10)
+			grown := watch.grewAtMost(t, "server", int64(count)*st.bar*3/2)
+			t.Logf("%.1f KiB a socket, the bar is %d", float64(grown)/1024/float64(count), st.bar>>10)
 			v.client.CloseIdleConnections()
 			s.settlesWithout(t, c)
 		})
