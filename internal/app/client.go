@@ -7,6 +7,7 @@ import (
 	"culvert/internal/client"
 	"culvert/internal/config"
 	"culvert/internal/mux"
+	"culvert/internal/pki"
 )
 
 // NewClient assembles a client, to be Run once. It opens nothing.
@@ -15,7 +16,7 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Cl
 		Software:  version.Version,
 		URLs:      cfg.URLs,
 		Token:     cfg.Token,
-		TLS:       client.TLS{Auto: cfg.AutoTLS, CAFile: cfg.TLSCA},
+		Trust:     pki.Trust{Auto: cfg.AutoTLS, CAFile: cfg.TLSCA},
 		Proxy:     http.ProxyFromEnvironment,
 		ID:        cfg.ID,
 		Labels:    cfg.Labels,

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -114,24 +113,13 @@ func fetchStatus(ctx context.Context, cfg config.Status) ([]byte, error) {
 
 // statusRoots are the authorities to trust; nil for the system's.
 func statusRoots(ctx context.Context, cfg config.Status) (*x509.CertPool, error) {
-	switch {
-	case cfg.URL.Scheme != "wss":
-		return nil, nil
-	case cfg.AutoTLS:
-		token := cfg.Token.Reveal()
-		return pki.FetchCA(ctx, pki.Fetch{Host: cfg.URL.Host, Token: token, TokenID: auth.TokenID(token)})
-	case cfg.TLSCA == "":
+	if cfg.URL.Scheme != "wss" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(cfg.TLSCA)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", cfg.TLSCA)
-	}
-	return roots, nil
+	token := cfg.Token.Reveal()
+	return pki.Trust{Auto: cfg.AutoTLS, CAFile: cfg.TLSCA}.Roots(ctx, pki.Fetch{
+		Host: cfg.URL.Host, Token: token, TokenID: auth.TokenID(token),
+	})
 }
 
 func explain(err error, cfg config.Status) error {

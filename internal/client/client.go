@@ -16,6 +16,7 @@ import (
 
 	"culvert/internal/auth"
 	"culvert/internal/mux"
+	"culvert/internal/pki"
 	"culvert/internal/tunnel"
 )
 
@@ -24,7 +25,7 @@ type Config struct {
 	Software  string // name and version, told to servers
 	URLs      []*url.URL
 	Token     auth.Secret
-	TLS       TLS
+	Trust     pki.Trust // how servers are verified
 	Proxy     func(*http.Request) (*url.URL, error) // chooses an HTTP proxy; nil means none
 	ID        string                                // the operator's name for the client; "" means the one of the state folder
 	Labels    map[string]string
@@ -33,12 +34,6 @@ type Config struct {
 	Drain     time.Duration // how long open connections may go on after Run's context has ended
 	Budget    *mux.Budget
 	Log       *slog.Logger
-}
-
-// TLS says how servers are verified. The zero value trusts the system's authorities.
-type TLS struct {
-	Auto   bool   // trust the server's own authority, once it has proven that it knows the token
-	CAFile string // trust only these authorities, in PEM
 }
 
 // Client keeps sessions up. Use New, then Run once.

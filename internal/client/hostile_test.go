@@ -14,6 +14,7 @@ import (
 
 	"culvert/internal/auth"
 	"culvert/internal/mux"
+	"culvert/internal/pki"
 	"culvert/internal/tunnel"
 	"culvert/internal/tunnel/ws"
 )
@@ -47,7 +48,7 @@ func serverOf(t *testing.T, upstreams ...Upstream) *tunnel.Session {
 		t.Fatal(err)
 	}
 	u.Scheme, u.Path = "wss", ws.Path
-	c, err := New(Config{URLs: []*url.URL{u}, Token: auth.NewSecret("t0ken"), TLS: TLS{CAFile: ca}, Upstreams: upstreams, Log: quiet})
+	c, err := New(Config{URLs: []*url.URL{u}, Token: auth.NewSecret("t0ken"), Trust: pki.Trust{CAFile: ca}, Upstreams: upstreams, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

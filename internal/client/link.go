@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"culvert/internal/auth"
@@ -47,7 +46,7 @@ func (l *link) connect(ctx context.Context) (net.Conn, error) {
 		return conn, nil
 	}
 	var unverified *tls.CertificateVerificationError
-	if l.cfg.TLS.Auto && errors.As(err, &unverified) {
+	if l.cfg.Trust.Auto && errors.As(err, &unverified) {
 		l.pool = nil // the server may have a new authority: let it prove that
 	}
 	return nil, l.explain(err)
@@ -55,36 +54,16 @@ func (l *link) connect(ctx context.Context) (net.Conn, error) {
 
 func (l *link) tls(ctx context.Context) (*tls.Config, error) {
 	if l.pool == nil {
-		pool, err := l.authorities(ctx)
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		token := l.cfg.Token.Reveal()
+		pool, err := l.cfg.Trust.Roots(ctx, pki.Fetch{Host: hostport(l.url), Token: token, TokenID: auth.TokenID(token)})
 		if err != nil {
 			return nil, err
 		}
 		l.pool = pool
 	}
 	return &tls.Config{RootCAs: l.pool, MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true}, nil
-}
-
-// authorities gives whom to trust with the server's certificate; nil means the system's authorities.
-func (l *link) authorities(ctx context.Context) (*x509.CertPool, error) {
-	switch {
-	case l.cfg.TLS.CAFile != "":
-		pem, err := os.ReadFile(l.cfg.TLS.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("authorities: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("authorities: no certificate in %s", l.cfg.TLS.CAFile)
-		}
-		return pool, nil
-	case l.cfg.TLS.Auto:
-		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-		defer cancel()
-		token := l.cfg.Token.Reveal()
-		return pki.FetchCA(ctx, pki.Fetch{Host: hostport(l.url), Token: token, TokenID: auth.TokenID(token)})
-	default:
-		return nil, nil
-	}
 }
 
 // explain puts a failed upgrade into the operator's words.
