@@ -2,6 +2,7 @@ package mux
 
 import (
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"github.com/libp2p/go-yamux/v5"
@@ -27,7 +28,10 @@ var errBudget = errors.New("window budget used up")
 // span is one stream's share.
 type span struct {
 	budget *Budget
-	held   atomic.Int64
+
+	mu   sync.Mutex
+	held int64
+	over bool
 }
 
 // firstWindow is the priority with which yamux reserves a stream's initial window. Refusing that one would end the
@@ -38,17 +42,30 @@ func (s *span) ReserveMemory(size int, prio uint8) error {
 	if prio == firstWindow {
 		return nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over { // yamux grows windows of streams that have ended and are still read
+		return errBudget
+	}
 	if s.budget.used.Add(int64(size)) > s.budget.limit {
 		s.budget.used.Add(-int64(size))
 		return errBudget
 	}
-	s.held.Add(int64(size))
+	s.held += int64(size)
 	return nil
 }
 
 func (s *span) ReleaseMemory(size int) {
-	s.held.Add(-int64(size))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held -= int64(size)
 	s.budget.used.Add(-int64(size))
 }
 
-func (s *span) Done() { s.budget.used.Add(-s.held.Swap(0)) }
+func (s *span) Done() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	s.budget.used.Add(-s.held)
+	s.held = 0
+}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -55,14 +56,19 @@ func (c Config) withDefaults() Config {
 // openTimeout bounds how long a stream that the peer has opened may keep its metadata back.
 const openTimeout = 5 * time.Second
 
+// writeTimeout is how long a write may make no headway; yamux may take half of it for the whole.
+const writeTimeout = 10 * time.Second
+
 // Session is one peer's relation to the other. It owns its connection. Its methods are safe for concurrent use.
 type Session struct {
 	cfg      Config
 	conn     *countedConn
 	yamux    *yamux.Session
 	accepted chan *Stream
-	done     chan struct{} // closed once the connection is closed and no goroutine is left
-	wait     sync.WaitGroup
+	streams  atomic.Int64   // that are open, as their users see it
+	ended    chan struct{}  // closed once err is set
+	done     chan struct{}  // closed once the connection is closed and no goroutine is left
+	wait     sync.WaitGroup // accept holds it until err is set
 
 	mu  sync.Mutex
 	err error // why the session ended; set once
@@ -82,11 +88,13 @@ func start(conn net.Conn, cfg Config, open newYamux) (*Session, error) {
 		cfg:      cfg,
 		conn:     newCountedConn(conn),
 		accepted: make(chan *Stream),
+		ended:    make(chan struct{}),
 		done:     make(chan struct{}),
 	}
 	y := yamux.DefaultConfig()
 	y.EnableKeepAlive = false // watch judges by any byte, not by the answer to a ping that bulk data may delay
 	y.MeasureRTTInterval = cfg.Heartbeat
+	y.ConnectionWriteTimeout = writeTimeout
 	y.MaxIncomingStreams = uint32(cfg.MaxStreams)
 	y.MaxStreamWindowSize = 4 << 20
 	y.ReadBufSize = 16 << 10
@@ -99,6 +107,7 @@ func start(conn net.Conn, cfg Config, open newYamux) (*Session, error) {
 	s.yamux = ys
 	s.wait.Go(s.accept)
 	s.wait.Go(s.watch)
+	s.wait.Go(s.beat)
 	go func() {
 		s.wait.Wait()
 		close(s.done)
@@ -111,7 +120,7 @@ func (s *Session) accept() {
 	for {
 		ys, err := s.yamux.AcceptStream()
 		if err != nil {
-			s.end(err)
+			s.end(noEOF(err))
 			return
 		}
 		s.wait.Go(func() {
@@ -123,7 +132,7 @@ func (s *Session) accept() {
 			}
 			select {
 			case s.accepted <- st:
-			case <-s.yamux.CloseChan():
+			case <-s.ended:
 			}
 		})
 	}
@@ -135,7 +144,7 @@ func (s *Session) watch() {
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.yamux.CloseChan():
+		case <-s.ended:
 			return
 		case now := <-tick.C:
 			if silence := now.Sub(s.conn.lastRead()); silence > s.cfg.Dead {
@@ -146,8 +155,45 @@ func (s *Session) watch() {
 	}
 }
 
+// beat makes a byte flow each Heartbeat. yamux sends pings too, but waits for the answer to one before it sends the next,
+// and behind bulk data on a slow link an answer may take longer than a peer may be silent.
+func (s *Session) beat() {
+	tick := time.NewTicker(s.cfg.Heartbeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ended:
+			return
+		case <-tick.C:
+			s.conn.beat(s.cfg.Heartbeat)
+		}
+	}
+}
+
+// spawn runs f in a goroutine that Close waits for, unless the session has ended.
+func (s *Session) spawn(f func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.wait.Go(f)
+	}
+	return s.err
+}
+
 // ErrDead ends a session whose peer has fallen silent.
 var ErrDead = errors.New("peer is dead")
+
+// ErrCut ends a session whose peer has closed the connection.
+var ErrCut = errors.New("connection closed by the peer")
+
+// noEOF keeps the end of the connection from being taken for the end of a stream, which io.EOF in an error's chain
+// says to whoever copies.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return ErrCut
+	}
+	return err
+}
 
 // ErrClosed ends a session that was closed by this side.
 var ErrClosed = errors.New("session closed")
@@ -186,7 +232,7 @@ func (s *Session) Accept(ctx context.Context) (*Stream, error) {
 		return st, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-s.yamux.CloseChan():
+	case <-s.ended:
 		return nil, s.Err()
 	}
 }
@@ -205,6 +251,7 @@ func (s *Session) end(cause error) {
 	s.mu.Lock()
 	if s.err == nil {
 		s.err = cause
+		close(s.ended)
 	}
 	s.mu.Unlock()
 	// The connection first: yamux waits for its own loops, which may be blocked in it.
@@ -223,23 +270,16 @@ func (s *Session) cause(err error) error {
 }
 
 // Done is closed when the session has ended.
-func (s *Session) Done() <-chan struct{} { return s.yamux.CloseChan() }
+func (s *Session) Done() <-chan struct{} { return s.ended }
 
 // Err says why the session ended; nil while it lives.
-func (s *Session) Err() error {
-	select {
-	case <-s.yamux.CloseChan():
-		return s.cause(ErrClosed)
-	default:
-		return nil
-	}
-}
+func (s *Session) Err() error { return s.cause(nil) }
 
 // RTT is the last measured round-trip time, zero before the first measurement.
 func (s *Session) RTT() time.Duration { return s.yamux.RTT() }
 
-// Streams is how many streams are open, both sides' together.
-func (s *Session) Streams() int { return s.yamux.NumStreams() }
+// Streams is how many streams are open, both sides' together. It waits for nobody, unlike yamux's own count.
+func (s *Session) Streams() int { return int(s.streams.Load()) }
 
 // Bytes is what the connection has carried in each direction, framing included.
 func (s *Session) Bytes() (in, out int64) { return s.conn.in.Load(), s.conn.out.Load() }
@@ -252,6 +292,9 @@ type countedConn struct {
 	in, out atomic.Int64
 	once    sync.Once
 	closed  error
+
+	writing sync.Mutex // each Write of yamux is one frame or several
+	wrote   time.Time
 }
 
 func newCountedConn(c net.Conn) *countedConn { return &countedConn{Conn: c, started: time.Now()} }
@@ -266,9 +309,32 @@ func (c *countedConn) Read(p []byte) (int, error) {
 }
 
 func (c *countedConn) Write(p []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.write(p)
+}
+
+func (c *countedConn) write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
+	c.wrote = time.Now()
 	c.out.Add(int64(n))
 	return n, err
+}
+
+// pingFrame is a ping of yamux with a number that yamux comes to after 4 billion of its own; nobody waits for the answer.
+var pingFrame = [12]byte{0, 2, 0, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}
+
+// beat sends a ping if nothing else has been sent for so long. A Write that is stuck needs no ping.
+func (c *countedConn) beat(pause time.Duration) {
+	if !c.writing.TryLock() {
+		return
+	}
+	defer c.writing.Unlock()
+	if time.Since(c.wrote) < pause {
+		return
+	}
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // yamux's own may be over
+	_, _ = c.write(pingFrame[:])                              // a connection that fails, fails yamux too
 }
 
 func (c *countedConn) Close() error {

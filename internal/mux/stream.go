@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,11 +47,19 @@ type Stream struct {
 
 	sawEOF      atomic.Bool
 	closedWrite atomic.Bool
+	over        sync.Once
 }
+
+func newStream(s *Session, ys *yamux.Stream) *Stream {
+	s.streams.Add(1)
+	return &Stream{Stream: ys, session: s}
+}
+
+// left takes the stream out of the session's count, once.
+func (st *Stream) left() { st.over.Do(func() { st.session.streams.Add(-1) }) }
 
 // request sends an open and starts to wait for its answers.
 func request(ctx context.Context, s *Session, ys *yamux.Stream, meta []byte) (*Stream, error) {
-	st := &Stream{Stream: ys, session: s, received: make(chan struct{}), result: make(chan struct{})}
 	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(meta)), uint16(len(meta)))
 	stop := context.AfterFunc(ctx, func() { _ = ys.SetWriteDeadline(time.Unix(1, 0)) })
 	_, err := ys.Write(append(frame, meta...))
@@ -60,15 +69,23 @@ func request(ctx context.Context, s *Session, ys *yamux.Stream, meta []byte) (*S
 	if err != nil {
 		return nil, err
 	}
-	s.wait.Go(func() {
-		st.refused = st.awaitAnswers()
-		close(st.result)
-	})
+	st := newStream(s, ys)
+	st.received, st.result = make(chan struct{}), make(chan struct{})
+	if err := s.spawn(st.awaitAnswers); err != nil {
+		st.left()
+		return nil, err
+	}
 	return st, nil
 }
 
-// awaitAnswers returns the peer's decision. An answer out of order is taken for a loss.
-func (st *Stream) awaitAnswers() error {
+// awaitAnswers waits for the peer's decision.
+func (st *Stream) awaitAnswers() {
+	st.refused = st.answers()
+	close(st.result)
+}
+
+// answers returns the peer's decision. An answer out of order is taken for a loss.
+func (st *Stream) answers() error {
 	if err := readReceived(st.Stream); err != nil {
 		return st.lost(err)
 	}
@@ -84,7 +101,9 @@ func (st *Stream) awaitAnswers() error {
 	}
 }
 
-func (st *Stream) lost(err error) error { return fmt.Errorf("%w: %w", ErrLost, st.session.cause(err)) }
+func (st *Stream) lost(err error) error {
+	return fmt.Errorf("%w: %w", ErrLost, st.session.cause(noEOF(err)))
+}
 
 var errProtocol = errors.New("peer broke the protocol")
 
@@ -130,7 +149,9 @@ func receive(s *Session, ys *yamux.Stream) (*Stream, error) {
 		return nil, err
 	}
 	_ = ys.SetDeadline(time.Time{})
-	return &Stream{Stream: ys, session: s, meta: meta}, nil
+	st := newStream(s, ys)
+	st.meta = meta
+	return st, nil
 }
 
 func readMeta(r io.Reader, most int) ([]byte, error) {
@@ -179,6 +200,7 @@ func (st *Stream) Refuse(code uint8, detail string) error {
 	if code == 0 {
 		return errors.New("refuse stream: code 0 means accepted")
 	}
+	defer st.left()
 	detail = detail[:min(len(detail), maxDetail)]
 	frame := binary.BigEndian.AppendUint16([]byte{frameResult, code}, uint16(len(detail)))
 	_ = st.Stream.SetWriteDeadline(time.Now().Add(openTimeout))
@@ -196,10 +218,17 @@ func (st *Stream) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := st.Stream.Read(p)
-	if err == io.EOF {
+	switch {
+	case n > 0:
+		// An error beside bytes is of the window update that they caused, and may be the connection's io.EOF. The bytes
+		// are good, and so are those behind them if the peer had ended before its session did; the next read tells.
+		return n, nil
+	case err == io.EOF:
 		st.sawEOF.Store(true)
+		return 0, err
+	default:
+		return 0, noEOF(err)
 	}
-	return n, err
 }
 
 // CloseWrite ends what this side sends; the peer reads EOF.
@@ -212,13 +241,20 @@ func (st *Stream) CloseWrite() error {
 // that the peer never takes a cut for an end.
 func (st *Stream) Close() error {
 	if st.sawEOF.Load() && st.closedWrite.Load() {
+		st.left()
 		return st.Stream.Close()
 	}
 	return st.Reset()
 }
 
 // End ends what this side sends and drops what the peer still sends: it reads EOF after all that was written.
-func (st *Stream) End() error { return st.Stream.Close() }
+func (st *Stream) End() error {
+	st.left()
+	return st.Stream.Close()
+}
 
 // Reset aborts both directions. The peer's reads and writes fail.
-func (st *Stream) Reset() error { return st.Stream.Reset() }
+func (st *Stream) Reset() error {
+	st.left()
+	return st.Stream.Reset()
+}
