@@ -25,7 +25,7 @@ type Config struct {
 	Software  string // name and version, told to servers
 	URLs      []*url.URL
 	Token     auth.Secret
-	Trust     pki.Trust // how servers are verified
+	Trust     pki.Trust                             // how servers are verified
 	Proxy     func(*http.Request) (*url.URL, error) // chooses an HTTP proxy; nil means none
 	ID        string                                // the operator's name for the client; "" means the one of the state folder
 	Labels    map[string]string

@@ -124,7 +124,7 @@ func (k *keeper) serve(ctx context.Context, s *tunnel.Session) error {
 		k.drain(s, &open)
 	}
 	abort()
-	s.Close(nil)
+	s.Shutdown(nil)
 	<-ended
 	open.Wait()
 	return err

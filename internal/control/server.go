@@ -82,7 +82,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.closing = true
 			s.mu.Unlock()
 			for _, c := range s.list() {
-				c.tunnel.Close(errStopping)
+				go c.tunnel.Shutdown(errStopping) // ends the session, which is waited for
 			}
 			s.wait.Wait()
 			return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -100,14 +101,16 @@ func newSession(m *mux.Session, control *mux.Stream) *Session {
 	return s
 }
 
-// readControl ends with the session, at the latest.
+// ErrFinished ends a session that the peer has finished with.
+var ErrFinished = errors.New("finished by the peer")
+
+// readControl ends with the session, at the latest. It delivers the peer's first go-away and skips what else comes.
 func (s *Session) readControl() {
 	defer close(s.reading)
 	for {
 		kind, body, err := readMessage(s.control, maxControl)
 		if err != nil {
-			// A peer that ends or garbles its control stream has no use for the session.
-			s.Session.Close(fmt.Errorf("control stream: %w", err))
+			s.Session.Close(overBy(err))
 			return
 		}
 		if kind != msgGoAway {
@@ -119,9 +122,19 @@ func (s *Session) readControl() {
 		}
 		select {
 		case s.gone <- g:
+			s.gone = nil // a peer that repeats itself is not heard
 		default:
 		}
 	}
+}
+
+// overBy is why a session is over whose control stream can be read no more. A peer that ends or garbles it has no use for
+// the session.
+func overBy(err error) error {
+	if errors.Is(err, io.EOF) {
+		return ErrFinished
+	}
+	return fmt.Errorf("control stream: %w", err)
 }
 
 // Welcome answers the client's hello.
@@ -162,6 +175,29 @@ func (s *Session) AcceptOpen(ctx context.Context) (*mux.Stream, Open, error) {
 		}
 		_ = st.Refuse(uint8(NotAllowed), err.Error())
 	}
+}
+
+// Shutdown ends a session whose streams have ended, once the peer has received all that was sent on them, or after a
+// second.
+func (s *Session) Shutdown(cause error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.Flush(ctx) // what has not arrived by then is lost, which the peer notices
+	s.Close(cause)
+}
+
+// Finish ends the session once the peer has all that was sent in streams that have ended: it ends the control stream, which
+// comes behind all that, and waits for the peer to close. It closes without more ado when the context ends.
+func (s *Session) Finish(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { s.Close(nil) })
+	defer stop()
+	s.write.Lock()
+	err := s.control.CloseWrite()
+	s.write.Unlock()
+	if err == nil {
+		<-s.Done()
+	}
+	s.Close(nil)
 }
 
 // Close ends the session with all its streams and waits until nothing of it is left.
