@@ -346,3 +346,41 @@ func TestServerWithoutCredentialDoesNotStart(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestOrderlyEndDeliversTheTail stops the client under an answer, whose last bytes are still on their way to the server when
+// the client has taken them all from its service.
+func TestOrderlyEndDeliversTheTail(t *testing.T) {
+	const size = 16 << 20
+	s, _ := startServer(t, serverConfig(t.TempDir()))
+	port := freePort(t)
+	asked := make(chan struct{}, 1)
+	big, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer big.Close()
+	go func() {
+		for {
+			c, err := big.Accept()
+			if err != nil {
+				return
+			}
+			asked <- struct{}{}
+			_, _ = c.Write(make([]byte, size))
+			c.Close()
+		}
+	}()
+	c := startClient(t, s.ControlAddr(), upstreams(t, fmt.Sprintf("%d=%s", port, big.Addr()))...)
+	await(t, "the client", func() bool { return len(s.sessions.Clients()) == 1 && len(s.sessions.Clients()[0].Tunnels) == 1 })
+	visitor, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer visitor.Close()
+	_ = visitor.(*net.TCPConn).CloseWrite()
+	<-asked
+	c.cancel()
+	if n, err := io.Copy(io.Discard, visitor); err != nil || n != size {
+		t.Errorf("got %d bytes of %d, %v", n, size, err)
+	}
+}

@@ -60,13 +60,18 @@ func takeStored(dir, id string) (stored Identity, release func(), err error) {
 		return Identity{}, nil, fmt.Errorf("state folder: %w", err)
 	}
 	path := filepath.Join(dir, identityFile)
-	stored, err = readIdentity(path)
+	lock, err := lockFile(filepath.Join(dir, "client.lock")) // first: the holder may be about to write
 	if err != nil {
-		return Identity{}, nil, err
-	}
-	lock, err := lockFile(filepath.Join(dir, "client.lock"))
-	if err != nil {
+		stored, _ = readIdentity(path) // for its id
 		return stored, nil, fmt.Errorf("state folder %s: %w", dir, err)
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if stored, err = readIdentity(path); err != nil {
+		return Identity{}, nil, err
 	}
 	if stored.ID == "" {
 		stored.ID = randomID()
@@ -83,7 +88,6 @@ func takeStored(dir, id string) (stored Identity, release func(), err error) {
 		}
 	}
 	if err := writeIdentity(path, keep); err != nil {
-		lock.Close()
 		return stored, nil, err
 	}
 	return stored, func() { lock.Close() }, nil

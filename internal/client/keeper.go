@@ -27,8 +27,9 @@ type keeper struct {
 // steady is how long a session must have held for the next attempt to come at once.
 const steady = 10 * time.Second
 
-// replacedDelay keeps two URLs that lead to one server from replacing each other's session in turn.
-const replacedDelay = time.Minute
+// longestPause is the most that a server can ask for. It also keeps two URLs that lead to one server from replacing each
+// other's session in turn.
+const longestPause = time.Minute
 
 // run connects again and again, for ever, until the context ends.
 func (k *keeper) run(ctx context.Context) {
@@ -37,24 +38,34 @@ func (k *keeper) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		k.report(err)
-		var gone *tunnel.GoAway
-		if errors.As(err, &gone) && gone.Reason == tunnel.Replaced {
-			sleep(ctx, replacedDelay)
-			continue
-		}
+		pause := pauseAfter(err)
+		k.report(err, pause)
+		sleep(ctx, pause)
 		k.backoff.wait(ctx)
 	}
 }
 
+// pauseAfter is what the server has asked for, or what a client that is in its own way owes it.
+func pauseAfter(err error) time.Duration {
+	var gone *tunnel.GoAway
+	switch {
+	case !errors.As(err, &gone):
+		return 0
+	case gone.Reason == tunnel.Replaced:
+		return longestPause
+	default:
+		return max(0, min(gone.After, longestPause))
+	}
+}
+
 // report logs a failure at warn the first time and when it changes, and at debug while it only repeats itself.
-func (k *keeper) report(err error) {
+func (k *keeper) report(err error, pause time.Duration) {
 	level := slog.LevelWarn
 	if err.Error() == k.failure {
 		level = slog.LevelDebug
 	}
 	k.failure = err.Error()
-	k.log.Log(context.Background(), level, "not connected, trying again", "err", err, "within", k.backoff.ceiling())
+	k.log.Log(context.Background(), level, "not connected, trying again", "err", err, "within", pause+k.backoff.ceiling())
 }
 
 // session connects and serves until the session ends; the error says why it ended or did not begin.
@@ -108,48 +119,55 @@ func (k *keeper) welcome(hello tunnel.Hello, w tunnel.Welcome) {
 // and the open ones are through or out of time. It returns with no goroutine of the session left.
 func (k *keeper) serve(ctx context.Context, s *tunnel.Session) error {
 	streams, abort := context.WithCancel(context.Background())
-	var open sync.WaitGroup
-	taking, ended := make(chan struct{}), make(chan struct{})
+	defer abort()
+	var open connections
+	accepting := make(chan struct{})
 	go func() {
-		defer close(ended)
-		k.take(ctx, streams, s, &open)
-		close(taking)
-		refuse(streams, s)
+		defer close(accepting)
+		for {
+			st, o, err := s.AcceptOpen(streams)
+			if err != nil {
+				return
+			}
+			if !open.run(func() { k.client.handle(streams, st, o) }) {
+				_ = st.Refuse(uint8(tunnel.GoingAway), "the client is going down")
+			}
+		}
 	}()
 	err := k.watch(ctx, s)
 	if err == nil {
-		k.log.Info("going down", "open", max(0, s.Streams()-1))
-		_ = s.GoAway(tunnel.GoAway{Reason: tunnel.Shutdown, Detail: "the client is going down"})
-		<-taking // no connection is begun from here on
-		k.drain(s, &open)
+		k.leave(s, &open, abort)
 	}
 	abort()
-	s.Shutdown(nil)
-	<-ended
-	open.Wait()
+	s.Close(nil)
+	<-accepting
+	open.wait.Wait()
 	return err
 }
 
-// take begins the connections that the server asks for, until the context or the session ends.
-func (k *keeper) take(ctx, streams context.Context, s *tunnel.Session, open *sync.WaitGroup) {
-	for {
-		st, o, err := s.AcceptOpen(ctx)
-		if err != nil {
-			return
-		}
-		open.Go(func() { k.client.handle(streams, st, o) })
-	}
+// connections are those of one session that local services have.
+type connections struct {
+	wait sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
 }
 
-// refuse sends what the server still asks for elsewhere, until the context or the session ends.
-func refuse(ctx context.Context, s *tunnel.Session) {
-	for {
-		st, _, err := s.AcceptOpen(ctx)
-		if err != nil {
-			return
-		}
-		_ = st.Refuse(uint8(tunnel.GoingAway), "the client is going down")
+// run sees one connection through, unless no more are taken.
+func (c *connections) run(handle func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.wait.Go(handle)
 	}
+	return !c.closed
+}
+
+// close takes no more. Only after it may wait be waited for.
+func (c *connections) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }
 
 // watch returns nil when the context has ended, else why the session is over.
@@ -176,11 +194,15 @@ func (k *keeper) watch(ctx context.Context, s *tunnel.Session) error {
 	}
 }
 
-// drain waits until no connection is open, the session is over, or the time is up.
-func (k *keeper) drain(s *tunnel.Session, open *sync.WaitGroup) {
+// leave tells the server that the client goes, lets the open connections go on for as long as they may, and sees that the
+// server gets what they have sent.
+func (k *keeper) leave(s *tunnel.Session, open *connections, abort context.CancelFunc) {
+	begun := time.Now()
+	open.close()
+	_ = s.GoAway(tunnel.GoAway{Reason: tunnel.Shutdown, Detail: "the client is going down"})
 	idle := make(chan struct{})
 	go func() {
-		open.Wait()
+		open.wait.Wait()
 		close(idle)
 	}()
 	timer := time.NewTimer(k.client.cfg.Drain)
@@ -190,5 +212,12 @@ func (k *keeper) drain(s *tunnel.Session, open *sync.WaitGroup) {
 	case <-s.Done():
 	case <-timer.C:
 		k.log.Warn("connections were still open at the end of the drain", "streams", s.Streams()-1)
+		abort()
 	}
+	finish, cancel := context.WithTimeout(context.Background(), max(finishTime, k.client.cfg.Drain-time.Since(begun)))
+	defer cancel()
+	s.Finish(finish)
 }
+
+// finishTime is the least that a server gets to take what is on its way to it.
+const finishTime = 2 * time.Second

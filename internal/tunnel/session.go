@@ -20,7 +20,7 @@ const HelloTimeout = 5 * time.Second
 type Session struct {
 	*mux.Session
 	control *mux.Stream
-	gone    chan GoAway   // the peer's go-away; at most one is kept
+	gone    chan GoAway   // the peer's first go-away
 	reading chan struct{} // closed when the reader of control messages has ended
 
 	write sync.Mutex // one control message at a time
@@ -107,24 +107,22 @@ var ErrFinished = errors.New("finished by the peer")
 // readControl ends with the session, at the latest. It delivers the peer's first go-away and skips what else comes.
 func (s *Session) readControl() {
 	defer close(s.reading)
+	heard := false
 	for {
 		kind, body, err := readMessage(s.control, maxControl)
 		if err != nil {
 			s.Session.Close(overBy(err))
 			return
 		}
-		if kind != msgGoAway {
+		if kind != msgGoAway || heard {
 			continue
 		}
 		var g GoAway
 		if err := json.Unmarshal(body, &g); err != nil {
 			continue
 		}
-		select {
-		case s.gone <- g:
-			s.gone = nil // a peer that repeats itself is not heard
-		default:
-		}
+		heard = true
+		s.gone <- g // has room for one
 	}
 }
 
@@ -154,7 +152,7 @@ func (s *Session) send(kind byte, v any) error {
 	return writeMessage(s.control, kind, v)
 }
 
-// GoneAway delivers the peer's go-away.
+// GoneAway delivers the peer's first go-away.
 func (s *Session) GoneAway() <-chan GoAway { return s.gone }
 
 // Open asks the peer for a connection. It returns without waiting for an answer: the stream's Received and Result do.
