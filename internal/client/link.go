@@ -46,8 +46,8 @@ func (l *link) connect(ctx context.Context) (net.Conn, error) {
 		return conn, nil
 	}
 	var unverified *tls.CertificateVerificationError
-	if l.cfg.Trust.Auto && errors.As(err, &unverified) {
-		l.pool = nil // the server may have a new authority: let it prove that
+	if errors.As(err, &unverified) {
+		l.pool = nil // there may be a new authority: let the server prove that, or read the file anew
 	}
 	return nil, l.explain(err)
 }

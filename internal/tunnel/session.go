@@ -175,15 +175,6 @@ func (s *Session) AcceptOpen(ctx context.Context) (*mux.Stream, Open, error) {
 	}
 }
 
-// Shutdown ends a session whose streams have ended, once the peer has received all that was sent on them, or after a
-// second.
-func (s *Session) Shutdown(cause error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = s.Flush(ctx) // what has not arrived by then is lost, which the peer notices
-	s.Close(cause)
-}
-
 // Finish ends the session once the peer has all that was sent in streams that have ended: it ends the control stream, which
 // comes behind all that, and waits for the peer to close. It closes without more ado when the context ends.
 func (s *Session) Finish(ctx context.Context) {
