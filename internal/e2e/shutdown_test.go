@@ -63,35 +63,37 @@ func TestSIGTERMLetsOpenRequestsFinish(t *testing.T) {
 }
 
 func TestSecondSignalEndsAtOnce(t *testing.T) {
-	o := newOrigin(t, "a")
-	s, c, v := offerHTTP(t, o.addr())
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.data+"/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := v.client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	for _, ending := range []struct {
-		p      *process
+	for who, ending := range map[string]struct {
 		taken  string // what the server logs of the first signal
 		signal syscall.Signal
 		code   int
 	}{
-		{c, `client is going away`, syscall.SIGTERM, 143},
-		{s.process, `going down`, syscall.SIGINT, 130},
+		"client": {`client is going away`, syscall.SIGTERM, 143},
+		"server": {`going down`, syscall.SIGINT, 130},
 	} {
-		ending.p.signal(t, ending.signal)
-		s.line(t, ending.taken)
-		begin := time.Now()
-		ending.p.signal(t, ending.signal)
-		if code := ending.p.wait(t); code != ending.code {
-			t.Errorf("%v twice: exit code %d, want %d", ending.signal, code, ending.code)
-		}
-		if took := time.Since(begin); took > 3*time.Second {
-			t.Errorf("%v twice: ended after %v", ending.signal, took)
-		}
+		t.Run(who, func(t *testing.T) {
+			o := newOrigin(t, "a")
+			s, c, v := offerHTTP(t, o.addr())
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.data+"/events", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := v.client.Do(r) // keeps both from ending at the first signal
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			p := map[string]*process{"client": c, "server": s.process}[who]
+			p.signal(t, ending.signal)
+			s.line(t, ending.taken)
+			begin := time.Now()
+			p.signal(t, ending.signal)
+			if code := p.wait(t); code != ending.code {
+				t.Errorf("%v twice: exit code %d, want %d", ending.signal, code, ending.code)
+			}
+			if took := time.Since(begin); took > 3*time.Second {
+				t.Errorf("%v twice: ended after %v", ending.signal, took)
+			}
+		})
 	}
 }

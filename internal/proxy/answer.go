@@ -79,7 +79,7 @@ func refusalOf(r *http.Request, f *flow, err error) refusal {
 		return refuseBody
 	case reason == upstream.TimedOut:
 		return refuseTimeout
-	case reason == upstream.NoMember:
+	case reason == upstream.NoMember, reason == upstream.Lost: // the last client has just gone
 		return refuseEmpty
 	case reason == upstream.Overloaded:
 		return refuseBusy

@@ -7,7 +7,7 @@ package ws
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // RFC 6455 says so, and nothing rests on it
+	"crypto/sha1" // RFC 6455 says so, and nothing rests on it
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -201,6 +201,6 @@ func hasToken(h http.Header, name, token string) bool {
 
 // accept is the server's answer to a key (RFC 6455, section 4.2.2).
 func accept(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) //nolint:gosec // see above
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
