@@ -92,28 +92,34 @@ func (o *opening) decide(ctx context.Context, first *upstream.First) error {
 			return ctx.Err()
 		case <-ready:
 			ready = nil
-			o.send(ctx, first)
+			if err := o.send(ctx, first); err != nil {
+				if result := o.Result(ctx); result != nil {
+					return result // a refusal certifies
+				}
+				return err // accepted, and without its beginning
+			}
 		}
 	}
 }
 
-// send passes the visitor's first bytes on. A failure shows in the stream's result.
-func (o *opening) send(ctx context.Context, first *upstream.First) {
+// send passes the visitor's first bytes on.
+func (o *opening) send(ctx context.Context, first *upstream.First) error {
 	p, _ := first.Bytes()
 	if len(p) == 0 {
-		return
+		return nil
 	}
 	select {
 	case <-o.Decided(): // it was refused meanwhile, or is open and the relay sends them
-		return
+		return nil
 	default:
 	}
 	o.sent = true
 	stop := context.AfterFunc(ctx, func() { _ = o.SetWriteDeadline(time.Unix(1, 0)) })
-	_, _ = o.Write(p)
-	if stop() {
-		_ = o.SetWriteDeadline(time.Time{})
+	_, err := o.Write(p)
+	if !stop() && err == nil {
+		return ctx.Err() // the deadline that it set is for good
 	}
+	return err
 }
 
 func (m *member) failed(reason upstream.Reason, maybeSent bool, err error) error {

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -58,14 +60,17 @@ type Server struct {
 
 	wait sync.WaitGroup // sessions
 
+	refusals seldom
+
 	mu       sync.Mutex
 	closing  bool
+	arriving map[net.Conn]struct{} // have not said hello yet
 	sessions map[identity]*session
 }
 
 // New makes a server without sessions.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, sessions: make(map[identity]*session)}
+	return &Server{cfg: cfg, arriving: make(map[net.Conn]struct{}), sessions: make(map[identity]*session)}
 }
 
 // Run closes sessions whose credential is no longer valid, until the context ends; then it closes all sessions and
@@ -78,30 +83,60 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-tick.C:
 			s.closeInvalid()
 		case <-ctx.Done():
-			s.mu.Lock()
-			s.closing = true
-			s.mu.Unlock()
-			for _, c := range s.list() {
-				go c.tunnel.Shutdown(errStopping) // ends the session, which is waited for
-			}
-			s.wait.Wait()
+			s.stop()
 			return nil
 		}
 	}
 }
 
+// stop ends all sessions and waits for them.
+func (s *Server) stop() {
+	s.mu.Lock()
+	s.closing = true
+	arriving := slices.Collect(maps.Keys(s.arriving))
+	s.mu.Unlock()
+	for _, conn := range arriving {
+		s.wait.Go(func() { _ = conn.Close() })
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	for _, c := range s.list() {
+		s.wait.Go(func() { c.tunnel.Finish(ctx) })
+	}
+	s.wait.Wait()
+}
+
+// stopGrace is how long clients get to take what is on its way to them.
+const stopGrace = time.Second
+
 var errStopping = errors.New("server is stopping")
 
-// revocationGrace is how long a go-away gets to reach its client before the session is closed.
-const revocationGrace = time.Second
+// goAwayGrace is how long a go-away gets to reach its client before the session is closed.
+const goAwayGrace = time.Second
 
 func (s *Server) closeInvalid() {
 	for _, c := range s.list() {
 		if err := c.bearer.Valid(); err != nil {
-			c.log.Warn("session closed: its credential is not valid any more", "reason", err)
-			c.end(tunnel.GoAway{Reason: tunnel.Revoked, Detail: err.Error()}, err)
+			if s.end(c, tunnel.GoAway{Reason: tunnel.Revoked, Detail: err.Error()}, err) {
+				c.log.Warn("session closed: its credential is not valid any more", "reason", err)
+			}
 		}
 	}
+}
+
+// end withdraws a client at once, tells it why and closes its session, without making the caller wait. False means that the
+// session is being ended already.
+func (s *Server) end(c *session, g tunnel.GoAway, cause error) bool {
+	if !c.ends() {
+		return false
+	}
+	c.withdraw()
+	s.wait.Go(func() {
+		_ = c.tunnel.GoAway(g)
+		awaitEnd(c.tunnel, goAwayGrace)
+		c.tunnel.Close(cause)
+	})
+	return true
 }
 
 // GoAway tells all clients that the server takes no new sessions and will close theirs.
@@ -132,7 +167,7 @@ func (s *Server) list() []*session {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bearer, err := s.authenticate(r)
 	if err != nil {
-		s.cfg.Log.Warn("client refused", "remote", r.RemoteAddr, "err", err)
+		s.refusals.log(s.cfg.Log, "client refused", "remote", r.RemoteAddr, "err", err)
 		w.Header().Set("Www-Authenticate", "Bearer")
 		w.Header().Set("Connection", "close")
 		http.Error(w, err.Error(), http.StatusUnauthorized)
@@ -160,16 +195,42 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Not in the request's goroutine, which would keep the request's buffers for the life of the session.
 	go func() {
 		defer s.wait.Done()
-		conn, err := spoken(conn)
-		var m *mux.Session
-		if err == nil {
-			m, err = mux.Server(conn, mux.Config{MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log.With("subsystem", "mux")})
-		}
-		if err == nil {
-			err = s.hold(m, bearer, remote)
-		}
+		err := s.receive(conn, bearer, remote)
 		s.cfg.Log.Debug("connection ended", "remote", remote, "err", err)
 	}()
+}
+
+// receive sees a client's connection through. Until the hello it may be closed at any time by stop.
+func (s *Server) receive(conn net.Conn, bearer *auth.Bearer, remote string) error {
+	s.mu.Lock()
+	closing := s.closing
+	s.arriving[conn] = struct{}{}
+	s.mu.Unlock()
+	if closing {
+		return errors.Join(errStopping, conn.Close())
+	}
+	t, hello, err := s.greet(conn)
+	s.mu.Lock()
+	delete(s.arriving, conn)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	defer t.Close(nil)
+	return s.hold(t, hello, bearer, remote)
+}
+
+// greet makes a session of a connection and hears its hello.
+func (s *Server) greet(conn net.Conn) (*tunnel.Session, tunnel.Hello, error) {
+	conn, err := spoken(conn)
+	if err != nil {
+		return nil, tunnel.Hello{}, err
+	}
+	m, err := mux.Server(conn, mux.Config{MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log.With("subsystem", "mux")})
+	if err != nil {
+		return nil, tunnel.Hello{}, err
+	}
+	return tunnel.Accept(context.Background(), m)
 }
 
 // clientStreams is how many streams a client may open: its control stream, and some to be refused.
@@ -190,15 +251,10 @@ func (s *Server) authenticate(r *http.Request) (*auth.Bearer, error) {
 }
 
 // hold runs one session from its hello to its end.
-func (s *Server) hold(m *mux.Session, bearer *auth.Bearer, remote string) error {
-	t, hello, err := tunnel.Accept(context.Background(), m)
-	if err != nil {
-		return err
-	}
-	defer t.Close(nil)
+func (s *Server) hold(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Bearer, remote string) error {
 	if err := hello.Check(); err != nil {
 		_ = t.GoAway(tunnel.GoAway{Reason: tunnel.Rejected, Detail: err.Error()})
-		awaitEnd(t, revocationGrace)
+		awaitEnd(t, goAwayGrace)
 		return err
 	}
 	c := &session{
@@ -209,14 +265,14 @@ func (s *Server) hold(m *mux.Session, bearer *auth.Bearer, remote string) error 
 	if refused != nil {
 		c.log.Warn("session refused", "reason", refused.Reason)
 		_ = t.GoAway(*refused)
-		awaitEnd(t, revocationGrace)
+		awaitEnd(t, goAwayGrace)
 		return refused
 	}
 	defer s.leave(c)
 	defer c.withdraw()
 	answers := s.publish(c)
 	if old != nil { // only now, so that no visitor meets a tunnel without a member
-		old.end(evicted(old.hello, c.hello), errReplaced)
+		s.end(old, evicted(old.hello, c.hello), errReplaced)
 	}
 	if err := t.Welcome(tunnel.Welcome{Software: s.cfg.Software, Answers: answers}); err != nil {
 		return fmt.Errorf("welcome: %w", err)

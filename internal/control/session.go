@@ -20,6 +20,7 @@ type session struct {
 	log    *slog.Logger
 
 	mu        sync.Mutex
+	ending    bool // it has been told, or is being told
 	withdrawn bool
 	published []published
 }
@@ -33,9 +34,9 @@ type published struct {
 
 // serve returns when the session has ended.
 func (c *session) serve() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go c.refuseStreams(ctx)
+	var refusing sync.WaitGroup
+	refusing.Go(c.refuseStreams)
+	defer refusing.Wait()
 	for {
 		select {
 		case g := <-c.tunnel.GoneAway():
@@ -48,9 +49,9 @@ func (c *session) serve() {
 }
 
 // refuseStreams answers what only a broken or hostile client does: this server offers clients nothing to open.
-func (c *session) refuseStreams(ctx context.Context) {
+func (c *session) refuseStreams() {
 	for {
-		st, err := c.tunnel.Accept(ctx)
+		st, err := c.tunnel.Accept(context.Background()) // ends with the session
 		if err != nil {
 			return
 		}
@@ -69,14 +70,13 @@ func (c *session) withdraw() {
 	c.published = nil
 }
 
-// end withdraws the client at once, tells it why and closes its session, without making the caller wait.
-func (c *session) end(g tunnel.GoAway, cause error) {
-	c.withdraw()
-	go func() {
-		_ = c.tunnel.GoAway(g)
-		awaitEnd(c.tunnel, revocationGrace)
-		c.tunnel.Close(cause)
-	}()
+// ends says whether the caller is the first to end the session.
+func (c *session) ends() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.ending
+	c.ending = true
+	return first
 }
 
 func (c *session) upstreams() []string {

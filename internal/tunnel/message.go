@@ -37,6 +37,7 @@ type Offer struct {
 const (
 	MaxOffers   = 4096
 	maxHello    = 1 << 20
+	maxWelcome  = 4 << 20 // it repeats the hello's names, with addresses or reasons
 	maxControl  = 64 << 10
 	maxIdentity = 128
 	maxLabels   = 64

@@ -55,7 +55,7 @@ func connect(ctx context.Context, m *mux.Session, h Hello, w *Welcome) (*Session
 	if err := writeMessage(st, msgHello, h); err != nil {
 		return nil, err
 	}
-	if err := expect(st, msgWelcome, maxHello, w); err != nil {
+	if err := expect(st, msgWelcome, maxWelcome, w); err != nil {
 		return nil, err
 	}
 	if len(w.Answers) != len(h.Offers) {

@@ -1,0 +1,154 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"culvert/internal/auth"
+	"culvert/internal/mux"
+	"culvert/internal/upstream"
+)
+
+// book is a log that can be read while it is written.
+type book struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *book) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// count is how many lines of a level contain the words.
+func (b *book) count(level, words string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for line := range strings.Lines(b.b.String()) {
+		if strings.Contains(line, "level="+level) && strings.Contains(line, words) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestStrangersDoNotFloodTheLog(t *testing.T) {
+	var log book
+	b := serve(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 20 {
+		if _, _, err := b.connect(t, "a wrong token of a stranger", hello("i", 1, 1)); err == nil {
+			t.Fatal("let in")
+		}
+	}
+	if n := log.count("WARN", "client refused"); n != 1 {
+		t.Errorf("%d lines for 20 strangers in a row, want 1", n)
+	}
+}
+
+// TestRevocationIsToldOnce has a client that reads nothing, so that it takes long to end its session.
+func TestRevocationIsToldOnce(t *testing.T) {
+	file, token := tokenFile(t, `{ports: ["2222"]}`)
+	verifier, err := auth.New(auth.Config{File: file, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { _ = verifier.Run(ctx) })
+	defer watching.Wait()
+	defer cancel()
+	var log book
+	b := serve(t, func(c *Config) {
+		c.Verify = verifier.Verify
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	s, _ := b.mustConnect(t, token, hello("i", 1, 1, ssh.String()))
+	if err := os.WriteFile(file, []byte("tokens: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	awaitDone(t, s)
+	await(t, "the session to be taken out", func() bool { return len(b.server.Clients()) == 0 })
+	if n := log.count("WARN", "not valid any more"); n != 1 {
+		t.Errorf("%d lines, want 1", n)
+	}
+}
+
+// TestStopDoesNotWaitForAClientThatSaysNothing ends a server while a client with a credential keeps its hello back.
+func TestStopDoesNotWaitForAClientThatSaysNothing(t *testing.T) {
+	b := serve(t, nil)
+	d := b.dial
+	d.Header = http.Header{"Authorization": {"Bearer " + shared}}
+	for range 3 {
+		conn, err := d.Connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	begun := time.Now()
+	b.server.stop()
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+// TestAcceptedWithoutItsBeginning has a client accept a connection while the visitor's first bytes cannot be sent.
+func TestAcceptedWithoutItsBeginning(t *testing.T) {
+	for range 20 { // which of two events is seen first is a matter of luck
+		near, far := net.Pipe()
+		server, err := mux.Server(near, mux.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := mux.Client(far, mux.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := server.Open(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := client.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-st.Received()
+		full := make(chan struct{})
+		go func() {
+			defer close(full)
+			_ = st.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+			_, _ = st.Write(make([]byte, 1<<20)) // more than the window
+		}()
+		<-full
+		_ = st.SetWriteDeadline(time.Time{})
+
+		visitor, service := net.Pipe()
+		first := upstream.ReadFirst(service, 100)
+		go func() { _, _ = visitor.Write([]byte("the beginning")) }()
+		first.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		confirmed := make(chan struct{})
+		time.AfterFunc(5*time.Millisecond, func() {
+			defer close(confirmed)
+			_ = accepted.Confirm()
+		})
+		o := opening{Stream: st}
+		if err := o.decide(ctx, first); err == nil && o.sent {
+			t.Fatal("accepted with its first bytes unsent, and said to be sent")
+		}
+		cancel()
+		<-confirmed
+		_, _ = visitor.Close(), service.Close()
+		client.Close(nil)
+		server.Close(nil)
+	}
+}
