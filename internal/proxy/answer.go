@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -79,13 +80,19 @@ func refusalOf(r *http.Request, f *flow, err error) refusal {
 		return refuseBody
 	case reason == upstream.TimedOut:
 		return refuseTimeout
-	case reason == upstream.NoMember, reason == upstream.Lost: // the last client has just gone
+	case reason == upstream.NoMember, justGone(err):
 		return refuseEmpty
 	case reason == upstream.Overloaded:
 		return refuseBusy
 	default:
 		return refuseFailed
 	}
+}
+
+// justGone says whether the last candidate went away before it could be asked: as good as none.
+func justGone(err error) bool {
+	var d *upstream.DialError
+	return errors.As(err, &d) && d.Reason == upstream.Lost && !d.MaybeSent
 }
 
 // answer writes a refusal as text, or as JSON for a visitor that would rather have it.
