@@ -40,6 +40,8 @@ type tunnels struct {
 
 	mu     sync.Mutex
 	closed bool
+	stale  bool        // the HTTP entrypoint does not have the present set of tunnels
+	settle *time.Timer // runs while an expired tunnel waits to be taken from the HTTP entrypoint
 	byName map[tunnel.Name]*exposure
 	ports  map[*entrypoint.TCP]struct{} // every one that has connections or may get some
 }
@@ -81,7 +83,7 @@ func (t *tunnels) Publish(name tunnel.Name, m upstream.Member) (control.Publicat
 	}
 	e := t.byName[name]
 	if e == nil {
-		if len(t.byName) >= maxTunnels {
+		if len(t.byName) >= maxTunnels && !t.makeRoom() {
 			return nil, fmt.Errorf("the server has %d tunnels, which is its limit", maxTunnels)
 		}
 		var err error
@@ -97,7 +99,7 @@ func (t *tunnels) Publish(name tunnel.Name, m upstream.Member) (control.Publicat
 	return &publication{tunnels: t, exposure: e, member: m}, nil
 }
 
-// expose makes a tunnel known to visitors. The caller holds mu.
+// expose makes a tunnel known to visitors, those of HTTP with the next Settle. The caller holds mu.
 func (t *tunnels) expose(name tunnel.Name) (*exposure, error) {
 	e := &exposure{name: name, upstream: upstream.New(name.String())}
 	switch name.Kind() {
@@ -107,11 +109,11 @@ func (t *tunnels) expose(name tunnel.Name) (*exposure, error) {
 		}
 		t.byName[name] = e
 	case tunnel.HTTP:
-		t.byName[name] = e
-		if err := t.route(); err != nil {
-			delete(t.byName, name)
+		if _, err := router.NewHTTP([]router.HTTPRoute{e.route()}); err != nil {
 			return nil, err
 		}
+		t.byName[name] = e
+		t.stale = true
 	default:
 		return nil, fmt.Errorf("no visitor can reach %s", name)
 	}
@@ -146,22 +148,33 @@ func (t *tunnels) openPort(e *exposure) error {
 	return nil
 }
 
-// route gives the HTTP entrypoint the present set of tunnels. The caller holds mu.
-func (t *tunnels) route() error {
+func (e *exposure) route() router.HTTPRoute {
+	return router.HTTPRoute{Host: e.name.Host(), Path: e.name.Path(), Upstream: e.name.String()}
+}
+
+// Settle implements control.Publisher: it gives the HTTP entrypoint the present set of tunnels. It is apart from Publish
+// because it costs as much for one new tunnel as for thousands.
+func (t *tunnels) Settle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.stale || t.closed {
+		return
+	}
+	t.stale, t.settle = false, nil
 	var routes []router.HTTPRoute
 	upstreams := make(map[string]*upstream.Upstream)
 	for name, e := range t.byName {
 		if name.Kind() == tunnel.HTTP {
-			routes = append(routes, router.HTTPRoute{Host: name.Host(), Path: name.Path(), Upstream: name.String()})
+			routes = append(routes, e.route())
 			upstreams[name.String()] = e.upstream
 		}
 	}
 	table, err := router.NewHTTP(routes)
-	if err != nil {
-		return err
+	if err != nil { // each was checked, and names are canonical: no two are for one host and path
+		t.log.Error("route", "err", err)
+		return
 	}
 	t.http.SetRoutes(table, upstreams, nil)
-	return nil
 }
 
 // withdraw takes a member out and, with the last one, starts the tunnel's expiry.
@@ -189,15 +202,37 @@ func (t *tunnels) expire(e *exposure) {
 	if t.closed || len(e.upstream.Members()) > 0 || t.byName[e.name] != e {
 		return
 	}
+	t.forget(e)
+}
+
+// settlePause is how long tunnels that expire together are waited for.
+const settlePause = 100 * time.Millisecond
+
+// forget drops a tunnel. The caller holds mu.
+func (t *tunnels) forget(e *exposure) {
 	delete(t.byName, e.name)
 	if e.port != nil {
 		e.port.Close() // its connections go on
 		t.log.Info("port closed, its last client is gone", "port", e.name.Port())
 		return
 	}
-	if err := t.route(); err != nil { // a subset of valid routes is valid
-		t.log.Error("route", "err", err)
+	t.stale = true
+	if t.settle == nil {
+		t.settle = time.AfterFunc(settlePause, t.Settle)
 	}
+}
+
+// makeRoom forgets a tunnel that has no member, so that names which nobody offers any more keep out none that is offered.
+// The caller holds mu.
+func (t *tunnels) makeRoom() bool {
+	for _, e := range t.byName {
+		if e.expiry != nil {
+			e.expiry.Stop()
+			t.forget(e)
+			return true
+		}
+	}
+	return false
 }
 
 // shutdown takes no new connections, waits for the open ones until the context ends and then aborts them. Nothing of

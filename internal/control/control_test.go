@@ -58,6 +58,8 @@ func (p *plane) Publish(name tunnel.Name, m upstream.Member) (Publication, error
 	return place{p, u, m}, nil
 }
 
+func (p *plane) Settle() {}
+
 func (p *plane) notify() {
 	close(p.changed)
 	p.changed = make(chan struct{})

@@ -24,6 +24,7 @@ func (s *Server) publish(c *session) []tunnel.Answer {
 		}
 		answers[i].Address = address
 	}
+	s.cfg.Publisher.Settle()
 	return answers
 }
 

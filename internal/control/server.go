@@ -31,6 +31,8 @@ type Publisher interface {
 	// Publish adds a member to the tunnel's upstream, and opens the tunnel to visitors if it is its first.
 	// The error is for the client's eyes.
 	Publish(name tunnel.Name, m upstream.Member) (Publication, error)
+	// Settle returns when visitors reach everything that was published before.
+	Settle()
 }
 
 // Publication is one member's place in a tunnel.
