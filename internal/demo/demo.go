@@ -74,8 +74,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := errors.Join(first.start(), second.start()); err != nil {
 		return err
 	}
-	if err := d.awaitBoth(ctx); err != nil {
-		return errors.Join(err, serverErr)
+	if err := d.awaitBoth(ctx); errors.Is(err, context.Canceled) {
+		stopServer()
+		parts.Wait()
+		return serverErr // nil if the user has had enough
+	} else if err != nil {
+		return err
 	}
 	if !cfg.JSON {
 		d.introduce()
@@ -161,19 +165,26 @@ func (d *demo) awaitBoth(ctx context.Context) error {
 	defer v.close()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	seen := make(map[string]bool)
+	type sight struct {
+		kind int
+		by   string
+	}
+	seen := make(map[sight]bool)
 	for {
-		for _, visit := range []func(context.Context) (string, int, error){v.page, v.line} {
+		for kind, visit := range []func(context.Context) (string, int, error){v.page, v.line} {
 			if by, _, err := visit(ctx); err == nil {
-				seen[by] = true
+				seen[sight{kind, by}] = true
 			}
 		}
-		if seen["one"] && seen["two"] {
+		if len(seen) == 4 { // both kinds from both
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) { // by the user, or by the server's end
+				return ctx.Err()
+			}
 			return fmt.Errorf("the clients did not come up within %s: run with --log-level debug to see why", startTimeout)
 		}
 	}
@@ -223,8 +234,8 @@ func (d *demo) play(ctx context.Context, second *process) summary {
 		case <-tick.C:
 			s.draw()
 		case <-kill.C:
+			load.cut() // first: what the kill cuts is noticed before the process has been waited for
 			second.stop()
-			load.cut()
 			s.event("client two is killed (SIGKILL); client one takes its share")
 		case <-back.C:
 			if err := second.start(); err != nil {

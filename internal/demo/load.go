@@ -3,7 +3,7 @@ package demo
 import (
 	"bufio"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -42,8 +42,11 @@ func (v *visitor) page(ctx context.Context) (by string, bytes int, err error) {
 	}
 	defer resp.Body.Close()
 	n, err := io.Copy(io.Discard, resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return "", 0, fmt.Errorf("%s: %w", resp.Status, err)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	if err != nil {
+		return "", 0, err
 	}
 	return resp.Header.Get(servedBy), int(n), nil
 }
@@ -125,6 +128,9 @@ func (l *load) repeat(ctx context.Context, t *tally, visit func(context.Context)
 		begun := time.Now()
 		// A visit that is under way when the demo ends is let to its end.
 		by, n, err := visit(context.WithoutCancel(ctx))
+		if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+			return // Ctrl-C on a terminal reaches the clients too, so there may be nobody left to answer
+		}
 		l.note(t, by, n, time.Since(begun), err, mayBeCut)
 	}
 }
