@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"culvert/internal/auth"
 	"culvert/internal/mux"
 	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
@@ -15,11 +16,15 @@ import (
 type member struct {
 	session  *session
 	tunnel   tunnel.Name
+	action   auth.Action // what the credential must permit
 	protocol upstream.Protocol
 }
 
 func (m *member) Name() string                { return m.session.hello.ID + "/" + m.session.hello.Instance }
 func (m *member) Protocol() upstream.Protocol { return m.protocol }
+
+// Permitted implements upstream.Revocable: the credential is asked anew each time.
+func (m *member) Permitted() error { return m.session.bearer.Permit(m.action) }
 
 // openTimeout bounds a whole open: the client's own dial has 5 s.
 const openTimeout = 10 * time.Second
@@ -27,7 +32,7 @@ const openTimeout = 10 * time.Second
 // Dial opens a stream in the client's session and waits for the client's decision. The visitor's first bytes follow
 // once the client has the open, and count as maybe sent from then on, unless the client certifies that it refused.
 func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
-	if err := m.session.bearer.Permit(offering(m.tunnel)); err != nil {
+	if err := m.Permitted(); err != nil {
 		return upstream.Dialed{}, m.failed(upstream.NotAllowed, false, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)

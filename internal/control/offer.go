@@ -40,10 +40,10 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 	if err := s.carries(name); err != nil {
 		return "", err
 	}
-	if err := c.bearer.Permit(offering(name)); err != nil {
+	m := &member{session: c, tunnel: name, action: offering(name), protocol: protocolOf(name, offer)}
+	if err := m.Permitted(); err != nil {
 		return "", err
 	}
-	m := &member{session: c, tunnel: name, protocol: protocolOf(name, offer)}
 	p, err := s.cfg.Publisher.Publish(name, m)
 	if err != nil {
 		return "", err

@@ -77,13 +77,16 @@ func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	for i, stale := 0, 0; ; {
 		m := f.candidates.At(i)
+		if r, ok := m.(upstream.Revocable); ok && r.Permitted() != nil {
+			p.forget(m) // what is kept may not be used; the new dial says why
+		}
 		a := &attempt{visit: f.candidates.Visit(&f.visit, i)}
 		res, err := p.of(m).RoundTrip(a.request(req, f))
 		if err == nil {
 			return res, nil
 		}
-		if reason, _ := reasonOf(err); reason == upstream.Lost {
-			p.forget(m) // its session is gone; a pool that was made anew after its removal would stay for ever
+		if reason, _ := reasonOf(err); reason == upstream.Lost || reason == upstream.NotAllowed {
+			p.forget(m) // a pool that was made anew after the member's removal would stay for ever
 		}
 		switch {
 		case !a.retriable(req, f, err):

@@ -26,6 +26,13 @@ type Member interface {
 	Dial(ctx context.Context, v *Visit) (Dialed, error)
 }
 
+// Revocable is a Member whose right to connections may end while some are kept for reuse.
+type Revocable interface {
+	Member
+	// Permitted is nil while the member may be given connections, old or new.
+	Permitted() error
+}
+
 // Protocol is what is spoken on a member's connections.
 type Protocol uint8
 
