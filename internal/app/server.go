@@ -203,7 +203,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("going down", "drain", s.cfg.DrainTimeout)
 	wind(s.log, []step{
 		// Clients first, so that none takes the end for a fault.
-		{"tell clients", 2 * time.Second, func(context.Context) { s.sessions.GoAway() }},
+		{"tell clients", time.Second, s.sessions.GoAway},
 		// Then no new visitors, while the open ones are served to their end through sessions that still stand.
 		{"drain visitors", s.cfg.DrainTimeout, s.drain},
 		// Sessions now carry nothing; the control port and health come last, so that the end can be watched.

@@ -141,18 +141,29 @@ func (s *Server) end(c *session, g tunnel.GoAway, cause error) bool {
 	return true
 }
 
-// GoAway tells all clients that the server takes no new sessions and will close theirs.
-func (s *Server) GoAway() {
+// GoAway tells all clients that the server takes no new sessions and will close theirs. It waits for those who do not listen
+// until the context ends.
+func (s *Server) GoAway(ctx context.Context) {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
-	var wait sync.WaitGroup
+	var telling sync.WaitGroup
 	for _, c := range s.list() {
-		wait.Go(func() {
+		telling.Add(1)
+		s.wait.Go(func() {
+			defer telling.Done()
 			_ = c.tunnel.GoAway(tunnel.GoAway{Reason: tunnel.Shutdown, Detail: "the server is going down"})
 		})
 	}
-	wait.Wait()
+	told := make(chan struct{})
+	s.wait.Go(func() {
+		telling.Wait()
+		close(told)
+	})
+	select {
+	case <-told:
+	case <-ctx.Done():
+	}
 }
 
 func (s *Server) list() []*session {

@@ -14,6 +14,7 @@ import (
 
 	"culvert/internal/auth"
 	"culvert/internal/mux"
+	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
 )
 
@@ -151,4 +152,42 @@ func TestAcceptedWithoutItsBeginning(t *testing.T) {
 		client.Close(nil)
 		server.Close(nil)
 	}
+}
+
+// TestGoAwayDoesNotWaitForAClientThatDoesNotListen has a client stop to read under bulk data.
+func TestGoAwayDoesNotWaitForAClientThatDoesNotListen(t *testing.T) {
+	b := serve(t, nil)
+	_, thaw := frozenClient(t, b, hello("i", 1, 1, ssh.String()))
+	var served *session
+	for _, c := range b.server.list() {
+		served = c
+	}
+	var streams []*mux.Stream
+	for range 40 {
+		st, err := served.tunnel.Open(t.Context(), tunnel.Open{Tunnel: ssh})
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, st)
+	}
+	var writing sync.WaitGroup
+	for _, st := range streams { // more than the kernel's buffers together, each within its window
+		writing.Go(func() { _, _ = st.Write(make([]byte, 256<<10)) })
+	}
+	var last int64
+	await(t, "the link to stand still", func() bool {
+		_, out := served.tunnel.Bytes()
+		still := out == last && out > 1<<20
+		last = out
+		return still
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	b.server.GoAway(ctx)
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("took %s", took)
+	}
+	thaw()
+	writing.Wait()
 }
