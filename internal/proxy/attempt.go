@@ -31,6 +31,7 @@ func attemptOf(ctx context.Context) *attempt { return ctx.Value(attemptKey{}).(*
 func (a *attempt) request(req *http.Request, f *flow) *http.Request {
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn:              a.gotConn,
+		PutIdleConn:          a.putIdleConn,
 		GotFirstResponseByte: func() { a.answered.Store(true) },
 	})
 	out := req.WithContext(context.WithValue(ctx, attemptKey{}, a))
@@ -50,7 +51,15 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 		a.passed.Store(true) // nothing is known of it, so think the worst
 		return
 	}
+	c.idle.Store(false)
 	a.conn, a.before, a.reused = c, c.writes.Load(), info.Reused
+}
+
+// putIdleConn is called when the pool takes the connection back, which HTTP/2 never tells.
+func (a *attempt) putIdleConn(err error) {
+	if err == nil && a.conn != nil {
+		a.conn.idle.Store(true)
+	}
 }
 
 // sent says whether anything of the request may have left. On a connection that requests share, as in HTTP/2, others'

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -35,7 +36,7 @@ func (p *pools) open(m upstream.Member) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			return &pooledConn{Conn: c}, nil
+			return &pooledConn{Conn: c, shared: m.Protocol() == upstream.H2C}, nil
 		},
 		DisableCompression:     true, // bodies pass as they are
 		DisableKeepAlives:      p.closed.Load(),
@@ -101,11 +102,25 @@ func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// pooledConn knows whether anything was written to it.
+// pooledConn knows whether anything was written to it, and whether a request has it.
 type pooledConn struct {
 	upstream.Conn
+	shared bool          // by requests at the same time, as in HTTP/2
 	writes atomic.Uint64 // Writes begun, whatever came of them
+	idle   atomic.Bool   // the pool has it
+	ended  atomic.Bool   // the service has said all that it will
 	closed atomic.Bool
+}
+
+func (c *pooledConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		c.ended.Store(true)
+	}
+	if err != nil && c.closed.Load() {
+		_ = c.Conn.Close() // the farewell is over
+	}
+	return n, err
 }
 
 func (c *pooledConn) Write(p []byte) (int, error) {
@@ -116,9 +131,23 @@ func (c *pooledConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// farewell is what a service gets to end an idle connection too.
+const farewell = time.Second
+
+// Close aborts a request that is under way, so that its service knows. Otherwise it ends the connection in order: a
+// service is not to see a fault each time that the pool has had a connection for long enough. The transport reads from
+// idle and shared connections all the time, and that Read then hears the service's end, or runs out of time.
 func (c *pooledConn) Close() error {
-	c.closed.Store(true)
-	return c.Conn.Close()
+	switch {
+	case c.closed.Swap(true):
+		return nil
+	case c.ended.Load():
+		return errors.Join(c.CloseWrite(), c.Conn.Close())
+	case c.idle.Load() || c.shared:
+		return errors.Join(c.SetReadDeadline(time.Now().Add(farewell)), c.CloseWrite())
+	default:
+		return c.Reset()
+	}
 }
 
 // reasonOf is upstream.ReasonOf for an error that may not be of a dial: then ok is false.
