@@ -50,6 +50,9 @@ func cutPort(s string) (host, port string, ok bool) {
 
 // canonicalSAN is a name for a certificate: a host, or a wildcard of one label as X.509 knows it.
 func canonicalSAN(s string) (string, error) {
+	if strings.Contains(s, "://") {
+		return "", fmt.Errorf("%q has a scheme", shorten(s))
+	}
 	if _, port, ok := cutPort(s); ok {
 		return "", fmt.Errorf("%q has port %s", shorten(s), shorten(port))
 	}

@@ -182,15 +182,30 @@ func (c *Client) checkFiles() (found Problems) {
 	return found
 }
 
+const urlForm = "wss://HOST:8123"
+
+// withScheme is what was most likely meant by a URL without scheme.
+func withScheme(raw string) string {
+	host, port, ok := cutPort(raw)
+	if !ok {
+		port = "8123"
+	}
+	host, err := dialHost(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
+	if _, bad := parsePort(port); err != nil || bad != nil {
+		return urlForm
+	}
+	return "wss://" + net.JoinHostPort(host, port)
+}
+
 // parseURL reads the address of a server's control port.
 func parseURL(raw string, plaintext bool) (*url.URL, *Problem) {
 	bad := func(remedy, fault string, args ...any) (*url.URL, *Problem) {
 		return nil, &Problem{Flag: "url", Fault: fmt.Sprintf(fault, args...), Remedy: remedy}
 	}
-	const form = "write wss://HOST:8123"
+	const form = "write " + urlForm
 	scheme, _, ok := strings.Cut(raw, "://")
 	if !ok {
-		return bad(form, "%q has no scheme", shorten(raw))
+		return bad("write "+withScheme(raw), "%q has no scheme", shorten(raw))
 	}
 	u, err := url.Parse(raw)
 	if err != nil || u.User != nil { // either may hold a password: it is not quoted
@@ -205,8 +220,7 @@ func parseURL(raw string, plaintext bool) (*url.URL, *Problem) {
 		}
 		port = "80"
 	case "https", "http":
-		return bad("write "+strings.Replace(strings.ToLower(scheme), "http", "ws", 1)+"://"+shorten(u.Host)+shorten(u.Path),
-			"%q is the scheme of a website", scheme)
+		return bad("write wss://"+shorten(u.Host)+shorten(u.Path), "%q is the scheme of a website", scheme)
 	case "tls", "quic":
 		return bad("use wss://", "%s:// comes with a later version", scheme)
 	default:
@@ -221,7 +235,7 @@ func parseURL(raw string, plaintext bool) (*url.URL, *Problem) {
 	}
 	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
 		if _, err := parsePort(p); err != nil {
-			return bad("", "%s", err)
+			return bad(form, "%s", err)
 		}
 		port = p
 	}

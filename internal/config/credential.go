@@ -2,6 +2,8 @@ package config
 
 import (
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"culvert/internal/auth"
 )
@@ -68,8 +70,10 @@ func (c *Credential) resolve(env Environment) (found Problems) {
 
 // check looks at the token itself.
 func (c *Credential) check() (found Problems) {
-	if token := c.Token.Reveal(); !printable(token) || strings.ContainsAny(token, " \t") {
-		found.add(c.flag(), "a token is one line of visible characters", "the token holds a space or control character")
+	// Some editors put a byte order mark first, which nobody sees and the other end lacks.
+	invisible := func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }
+	if token := c.Token.Reveal(); !utf8.ValidString(token) || strings.ContainsFunc(token, invisible) {
+		found.add(c.flag(), "a token is one line of visible characters", "the token holds a space or an invisible character")
 	}
 	return found
 }

@@ -48,6 +48,8 @@ func TestServerResolve(t *testing.T) {
 		{"short token in a file", "--token-file=DIR/short", "--token-file: the token has 5 characters; auto-TLS needs 16 or more, because a shorter one can be guessed; make one with: openssl rand -hex 20"},
 		{"short token without auto-TLS", "--token=short --auto-tls=false --insecure-plaintext", ""},
 		{"missing tokens", "--tokens=DIR/nothing", "--tokens: read tokens: open DIR/nothing: no such file or directory; make it with: culvert token new"},
+		{"one token for many", "--tokens=DIR/token", "--tokens: DIR/token:1: a value of type !!str does not belong here; a file of one shared token is for --token-file"},
+		{"a URL for a name", "--token=" + testToken + " --auto-tls-san=https://a.example.com", `--auto-tls-san: "https://a.example.com" has a scheme; give a host name or an address without scheme and port`},
 		{"own certificate", "--token=" + testToken + " --auto-tls=false --tls-cert=DIR/a.crt --tls-key=DIR/a.key", ""},
 		{"certificate without key", "--token=" + testToken + " --auto-tls=false --tls-cert=DIR/a.crt", "--tls-key: missing beside --tls-cert; give --tls-key FILE too"},
 		{"certificate with auto-TLS", "--token=" + testToken + " --tls-cert=DIR/a.crt --tls-key=DIR/a.key", "--tls-cert: an own certificate is not used while auto-TLS is on; add --auto-tls=false"},
@@ -84,7 +86,13 @@ func TestClientResolve(t *testing.T) {
 		{"nothing", "", `--url: a client needs the address of a server; give --url wss://HOST:8123
 --token-file: the server's token is missing; give --token-file FILE, --token-env NAME or --token TOKEN
 --upstream: a client needs something to offer; give --upstream http://127.0.0.1:3000 or --upstream 2222=127.0.0.1:22`},
-		{"bad port of a URL", good + " --url=wss://localhost:99999", `--url: "99999" is not a port from 1 to 65535`},
+		{"no scheme", good + " --url=Localhost:8123", `--url: "Localhost:8123" has no scheme; write wss://localhost:8123`},
+		{"no scheme and no port", good + " --url=::1", `--url: "::1" has no scheme; write wss://[::1]:8123`},
+		{"neither scheme nor host", good + " --url=/x", `--url: "/x" has no scheme; write wss://HOST:8123`},
+		{"an empty port of a URL", good + " --url=wss://localhost:", `--url: "" is not a port from 1 to 65535; write wss://HOST:8123`},
+		{"a website's scheme without TLS", good + " --url=http://localhost:8123", `--url: "http" is the scheme of a website; write wss://localhost:8123`},
+		{"a byte order mark", "--url=wss://localhost --upstream=http://x --token-file=DIR/bom", "--token-file: the token holds a space or an invisible character; a token is one line of visible characters"},
+		{"bad port of a URL", good + " --url=wss://localhost:99999", `--url: "99999" is not a port from 1 to 65535; write wss://HOST:8123`},
 		{"a website's scheme", good + " --url=https://localhost:8123/", `--url: "https" is the scheme of a website; write wss://localhost:8123/`},
 		{"plaintext", good + " --url=ws://localhost", `--url: "ws://localhost" is not encrypted: anyone on the way could read the token; use wss://, or add --insecure-plaintext`},
 		{"plaintext on purpose", good + " --url=ws://localhost --insecure-plaintext", ""},
@@ -161,7 +169,7 @@ func set(t *testing.T, settings *Settings, flags []string) {
 
 func writeFiles(t *testing.T, dir string) {
 	t.Helper()
-	files := map[string]string{"token": testToken + "\n", "short": "short", "empty": ""}
+	files := map[string]string{"token": testToken + "\n", "short": "short", "empty": "", "bom": "\ufeff" + testToken + "\r\n"}
 	for _, name := range []string{"a", "b"} {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {

@@ -236,6 +236,8 @@ func (s *Server) checkFiles() (found Problems) {
 			remedy := ""
 			if errors.Is(err, fs.ErrNotExist) {
 				remedy = "make it with: culvert token new"
+			} else if _, one := auth.ReadSecretFile(s.Tokens); one == nil {
+				remedy = "a file of one shared token is for --token-file"
 			}
 			found.add("tokens", remedy, "%s", err)
 		}

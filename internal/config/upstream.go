@@ -36,6 +36,9 @@ func ParseUpstream(mode Mode, spec string, ports []uint16) ([]client.Upstream, e
 		return nil, errors.New("longer than a line, or not text")
 	}
 	where, target, both := cutUpstream(spec)
+	if !both && digits(target) {
+		return nil, portAlone(mode, target)
+	}
 	name, err := parseWhere(where, both)
 	if err != nil {
 		return nil, err
@@ -55,6 +58,18 @@ func ParseUpstream(mode Mode, spec string, ports []uint16) ([]client.Upstream, e
 		return nil, err
 	}
 	return []client.Upstream{u}, nil
+}
+
+// portAlone is for those who know tunnels that take nothing else.
+func portAlone(mode Mode, port string) error {
+	port = shorten(port)
+	switch mode {
+	case HTTP:
+		return fmt.Errorf("%[1]q is a port alone; write http://127.0.0.1:%[1]s", port)
+	case TCP:
+		return fmt.Errorf("%[1]q is a port alone; write 127.0.0.1:%[1]s", port)
+	}
+	return fmt.Errorf("%[1]q is a port alone; write http://127.0.0.1:%[1]s, or 127.0.0.1:%[1]s for its bytes", port)
 }
 
 // cutUpstream cuts at the first '=' unless it belongs to the target already: "http://host/?a=b" has no left side.
@@ -169,6 +184,10 @@ func pathTarget(kind, p string) (target, error) {
 }
 
 func httpTarget(scheme, s string) (target, error) {
+	if left, right, two := strings.Cut(s, "="); two && strings.Contains(right, "://") {
+		_, host, _ := strings.Cut(left, "://")
+		return target{}, fmt.Errorf("leave out the scheme before the '='; write %s=…", shorten(host))
+	}
 	u, err := url.Parse(s)
 	if err != nil || u.User != nil { // either may hold a password: it is not quoted
 		return target{}, fmt.Errorf("not a URL of a host and a port; write %s://HOST:PORT", scheme)
@@ -204,6 +223,9 @@ func tcpTarget(s string) (target, error) {
 	host, p, hasPort := cutPort(s)
 	if !hasPort && strings.HasSuffix(s, ":") {
 		return target{}, fmt.Errorf("%q has no port after the colon", shorten(s))
+	}
+	if _, _, two := cutPort(host); two { // which hostname.Canonical would drop
+		return target{}, fmt.Errorf("%q has more than one port; write PORT=HOST:PORT, as in 2222=127.0.0.1:22", shorten(s))
 	}
 	host, err := dialHost(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	if err != nil {
@@ -279,7 +301,7 @@ func bareUpstreams(mode Mode, t target, ports []uint16) ([]client.Upstream, erro
 		return nil, fmt.Errorf("%q has no scheme; write http://%s:PORT", t.text, t.text)
 	}
 	if len(ports) == 0 {
-		return nil, fmt.Errorf("%q has no port; write %s:PORT, or add --ports", t.text, t.text)
+		return nil, fmt.Errorf("%q has no port; write %s, or add --ports", t.text, net.JoinHostPort(t.text, "PORT"))
 	}
 	all := make([]client.Upstream, 0, len(ports))
 	for _, port := range ports {
