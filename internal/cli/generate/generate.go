@@ -152,7 +152,7 @@ func Client(cfg config.Client, settings *config.Settings, o Options) (Result, er
 		s.folders = append(s.folders, folder)
 	}
 	s.stateDir = statePath
-	s.stop = 45 * time.Second
+	s.stop = cfg.DrainTimeout + 15*time.Second
 	return s.write(cfg.Generate, settings.Lookup("state-dir"))
 }
 

@@ -104,7 +104,7 @@ func goldenCases() map[string][]string {
 		"server":             {"server", "--tokens=tokens.yaml", "--allow-ips=10.0.0.0/8,::1", "--log-format=json"},
 		"server-open":        {"server", "--insecure-no-auth", "--auto-tls=false", "--insecure-plaintext"},
 		"http-client":        {"http", "client", "--url=wss://tunnel.example.com:8123", "--token=" + canary, "--upstream=app.example.com=http://127.0.0.1:3000"},
-		"tcp-client":         {"tcp", "client", "--url=wss://a:8123,wss://b:8123", "--upstream=192.168.1.12", "--ports=22,80", "--generate-name=home"},
+		"tcp-client":         {"tcp", "client", "--url=wss://a:8123,wss://b:8123", "--upstream=192.168.1.12", "--ports=22,80", "--generate-name=home", "--drain-timeout=5m"},
 		"client-odd-strings": {"client", "--url=wss://a", "--upstream=http://b", "--auto-tls=false", "--tls-ca=my ca.pem", `--label=a=50% of $HOME $(ID) "x" \ ; 'y' é`},
 	}
 }
