@@ -33,7 +33,7 @@ func TestWrongWaysToAServerHaveTheirOwnMessages(t *testing.T) {
 		want       string
 	}{
 		{"a wrong token", s.control, []string{"--token-file", other.state + "/token"}, `could not prove that it knows this token`},
-		{"a wrong CA", s.control, trust(other.state + "/ca.crt"), `does not come from the CA that is trusted here`},
+		{"a wrong CA", s.control, trust(other.state + "/ca.crt"), `does not come from a CA that is trusted here`},
 		{"a name that the certificate has not", "127.0.0.3:" + port(t, s.control), token, `add --auto-tls-san 127\.0\.0\.3`},
 		{"an expired certificate", expired.control, trust(expired.state + "/ca.crt"), `expired on`}, // the token does not come to be asked
 		{"the data port", s.data, token, `speaks plain HTTP: is it the data port\?`},

@@ -64,8 +64,8 @@ func explainCertificate(err error, at string) string {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return explainTime(invalid.Cert, at)
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("the certificate of %s does not come from the CA that is trusted here: "+
-			"the CA file is another server's, the server's CA was made anew, or someone is in between", at)
+		return fmt.Sprintf("the certificate of %s does not come from a CA that is trusted here: a CA of your own wants "+
+			"--tls-ca FILE; else that file is another server's, the server's CA was made anew, or someone is in between", at)
 	case errors.As(err, &invalid):
 		return fmt.Sprintf("the certificate of %s is not valid", at)
 	default:
@@ -115,7 +115,8 @@ func explainHandshake(err error, at string) string {
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch),
 		errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
-		return fmt.Sprintf("%s speaks plain HTTP: is it the data port? the control port is 8123 by default", at)
+		return fmt.Sprintf("%s speaks plain HTTP: is it the data port? the control port is 8123 by default; "+
+			"one without TLS wants ws://", at)
 	case errors.As(err, &record):
 		return fmt.Sprintf("%s does not speak TLS: mind the port, the control port is 8123 by default", at)
 	case errors.As(err, &alert), errors.As(err, &op) && op.Op == "remote error":
