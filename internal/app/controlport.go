@@ -65,6 +65,10 @@ func (p *controlPort) listen() error {
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ErrorLog:          slog.NewLogLogger(p.server.log.With(subsystem, "entrypoint").Handler(), slog.LevelDebug),
 	}
+	entrypoint.WatchHeads(p.http, func(source net.Addr) {
+		p.server.log.Debug("control connection refused", subsystem, "entrypoint", "source", source, "reason", entrypoint.RefusedHead)
+		p.metrics.CountRefused(entrypoint.RefusedHead)
+	})
 	return nil
 }
 

@@ -119,6 +119,7 @@ func (s *Server) Listen() (err error) {
 	if s.pages != nil {
 		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
 			Addr: s.tunnels.httpAddr, Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
+			OnRefused: s.tunnels.metrics.RefusedHTTP,
 		}, s.pages)
 		if err != nil {
 			return fmt.Errorf("http port: %w", err)

@@ -126,7 +126,7 @@ func (t *tunnels) openPort(e *exposure) error {
 		return fmt.Errorf("port %d is the server's own: %s", port, owner)
 	}
 	label := strconv.Itoa(int(port))
-	ep, err := entrypoint.ListenTCP(entrypoint.Config{Addr: net.JoinHostPort(t.addr, label), Allow: t.sources, Log: t.log})
+	ep, err := entrypoint.ListenTCP(entrypoint.Config{Addr: net.JoinHostPort(t.addr, label), Allow: t.sources, Log: t.log, OnRefused: t.metrics.RefusedTCP})
 	if err != nil {
 		return fmt.Errorf("port %d cannot be opened on the server: %w", port, err)
 	}

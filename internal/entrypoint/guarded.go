@@ -27,6 +27,7 @@ func Admit(c net.Conn) {
 // guarded is a connection that a guard watches until it is admitted or closed.
 type guarded struct {
 	net.Conn
+	head
 	guard  *Guard
 	source netip.Prefix
 	leave  sync.Once

@@ -23,7 +23,8 @@ type HTTPConfig struct {
 	MaxHeaderBytes    int            // of a request head; 64 KiB if zero
 	MaxConns          int            // open connections; 0: no limit
 	Log               *slog.Logger
-	// OnRefused, if set, is called for each connection that was closed at once, with a Refused reason.
+	// OnRefused, if set, is called with a Refused reason for each connection that was closed at once, or whose last head
+	// did not come whole.
 	OnRefused func(reason string)
 }
 
@@ -54,6 +55,7 @@ func ListenHTTP(cfg HTTPConfig, handler http.Handler) (*HTTP, error) {
 		// What strangers do wrong is not the operator's business.
 		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
+	WatchHeads(h.server, func(source net.Addr) { ln.report(source, RefusedHead) })
 	return h, nil
 }
 
@@ -146,6 +148,7 @@ func (a acceptor) Addr() net.Addr { return a.h.Addr() }
 // openConn counts as open until it is closed.
 type openConn struct {
 	*net.TCPConn
+	head
 	h     *HTTP
 	close sync.Once
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 type runningHTTP struct {
@@ -74,7 +76,8 @@ func TestHTTPRefuses(t *testing.T) {
 }
 
 func TestHTTPHeadLimits(t *testing.T) {
-	r := runHTTP(t, HTTPConfig{ReadHeaderTimeout: 20 * time.Millisecond}, func(http.ResponseWriter, *http.Request) {
+	var refused reasons
+	r := runHTTP(t, HTTPConfig{ReadHeaderTimeout: 20 * time.Millisecond, OnRefused: refused.add}, func(http.ResponseWriter, *http.Request) {
 		t.Error("a request came through")
 	})
 	slow := dial(t, r.Addr())
@@ -88,6 +91,32 @@ func TestHTTPHeadLimits(t *testing.T) {
 	}()
 	if res := answer(t, big); res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("a large head got %d, want 431", res.StatusCode)
+	}
+	garbage := dial(t, r.Addr())
+	_, _ = io.WriteString(garbage, "SSH-2.0-OpenSSH_9.2\r\n\r\n")
+	if res := answer(t, garbage); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("garbage got %d, want 400", res.StatusCode)
+	}
+	r.stop()
+	<-r.done
+	if diff := cmp.Diff([]string{RefusedHead, RefusedHead, RefusedHead}, refused.list()); diff != "" {
+		t.Errorf("refused (-want +got):\n%s", diff)
+	}
+}
+
+func TestWholeHeadsAreNotRefused(t *testing.T) {
+	var refused reasons
+	r := runHTTP(t, HTTPConfig{OnRefused: refused.add}, func(http.ResponseWriter, *http.Request) {})
+	c := dial(t, r.Addr())
+	for range 2 {
+		ask(t, c, "/")
+		answer(t, c)
+	}
+	dial(t, r.Addr()).Close() // says nothing
+	r.stop()
+	<-r.done
+	if got := refused.list(); len(got) > 0 {
+		t.Errorf("refused: %v", got)
 	}
 }
 

@@ -112,7 +112,11 @@ func (l *listener) release() { l.open.Add(-1) }
 
 func (l *listener) refuse(c *net.TCPConn, reason string) {
 	drop(c)
-	l.log.Debug("connection refused", "source", c.RemoteAddr(), "reason", reason)
+	l.report(c.RemoteAddr(), reason)
+}
+
+func (l *listener) report(source net.Addr, reason string) {
+	l.log.Debug("connection refused", "source", source, "reason", reason)
 	if l.refused != nil {
 		l.refused(reason)
 	}

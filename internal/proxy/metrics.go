@@ -25,6 +25,7 @@ type httpMetrics struct {
 	duration    *prometheus.HistogramVec // code, host, method
 	bytes       [2]prometheus.Counter    // by Direction
 	failedOpens *prometheus.CounterVec   // reason
+	refused     *prometheus.CounterVec   // reason
 }
 
 type tcpMetrics struct {
@@ -32,6 +33,7 @@ type tcpMetrics struct {
 	opened      *prometheus.CounterVec // port
 	bytes       [2]prometheus.Counter  // by Direction
 	failedOpens *prometheus.CounterVec // reason
+	refused     *prometheus.CounterVec // reason
 }
 
 // NewMetrics registers the metrics of the mode, and only those. It panics if one of them is registered already.
@@ -56,10 +58,11 @@ func newHTTPMetrics(reg prometheus.Registerer) httpMetrics {
 			Buckets: prometheus.DefBuckets,
 		}, labels),
 		failedOpens: counters("http_dataplane_failed_opens_total", "Connections to members that were not made, by reason.", "reason"),
+		refused:     counters("http_dataplane_connections_refused_total", "Connections of visitors that were closed without a request, by reason.", "reason"),
 	}
 	bytes := counters("http_dataplane_bytes_total", "Bytes of bodies and of upgraded connections: in from visitors, out to them.", "direction")
 	m.bytes = byDirection(bytes)
-	reg.MustRegister(m.requests, m.duration, m.failedOpens, bytes)
+	reg.MustRegister(m.requests, m.duration, m.failedOpens, m.refused, bytes)
 	return m
 }
 
@@ -70,10 +73,11 @@ func newTCPMetrics(reg prometheus.Registerer) tcpMetrics {
 		}, []string{"port"}),
 		opened:      counters("tcp_dataplane_connections_total", "Connections of visitors that were accepted.", "port"),
 		failedOpens: counters("tcp_dataplane_failed_opens_total", "Connections to members that were not made, by reason.", "reason"),
+		refused:     counters("tcp_dataplane_connections_refused_total", "Connections of visitors that were closed at once, by reason.", "reason"),
 	}
 	bytes := counters("tcp_dataplane_bytes_total", "Bytes relayed: in from visitors, out to them.", "direction")
 	m.bytes = byDirection(bytes)
-	reg.MustRegister(m.open, m.opened, m.failedOpens, bytes)
+	reg.MustRegister(m.open, m.opened, m.failedOpens, m.refused, bytes)
 	return m
 }
 
@@ -89,6 +93,20 @@ func byDirection(v *prometheus.CounterVec) [2]prometheus.Counter {
 func (m *Metrics) FailedTCPOpen(_ upstream.Member, r upstream.Reason) {
 	if m != nil && m.tcp.failedOpens != nil {
 		m.tcp.failedOpens.WithLabelValues(string(r)).Inc()
+	}
+}
+
+// RefusedHTTP counts a connection of a visitor that an HTTP entrypoint refused. It is made to be its OnRefused.
+func (m *Metrics) RefusedHTTP(reason string) {
+	if m != nil && m.http.refused != nil {
+		m.http.refused.WithLabelValues(reason).Inc()
+	}
+}
+
+// RefusedTCP counts a connection of a visitor that a TCP entrypoint refused. It is made to be its OnRefused.
+func (m *Metrics) RefusedTCP(reason string) {
+	if m != nil && m.tcp.refused != nil {
+		m.tcp.refused.WithLabelValues(reason).Inc()
 	}
 }
 
