@@ -22,7 +22,7 @@ type Bearer interface {
 type Config struct {
 	// Status is called for each request of the status; what it gives belongs to the Handler.
 	Status func() Status
-	// Authorize says who bears a token.
+	// Authorize says who bears a token; "" is that of a request without one.
 	Authorize func(token string) (Bearer, error)
 	// Admitted, if set, is called with each request whose bearer may read, before it is answered.
 	Admitted func(*http.Request)
@@ -68,11 +68,11 @@ func (cfg Config) status(w http.ResponseWriter, r *http.Request) {
 func (cfg Config) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, ok := bearerToken(r.Header)
-		if !ok {
+		bearer, err := cfg.Authorize(token) // without one too: a server may ask for none
+		if err != nil && !ok {
 			challenge(w, "", "a bearer token is needed: send \"Authorization: Bearer TOKEN\"")
 			return
 		}
-		bearer, err := cfg.Authorize(token)
 		if err != nil {
 			challenge(w, "invalid_token", because(err))
 			return
@@ -92,11 +92,14 @@ func (cfg Config) guard(next http.Handler) http.Handler {
 	})
 }
 
-// bearerToken is the token of an Authorization header; the scheme is in any case.
-func bearerToken(h http.Header) (string, bool) {
+// bearerToken is the token of an Authorization header, "" if it has none; the scheme is in any case.
+func bearerToken(h http.Header) (token string, ok bool) {
 	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
 	token = strings.TrimSpace(token)
-	return token, strings.EqualFold(scheme, "Bearer") && token != ""
+	return token, token != ""
 }
 
 // because says why a token is refused, and no more than its bearer may know.

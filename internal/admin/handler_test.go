@@ -103,6 +103,24 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+func TestServerThatAsksForNoToken(t *testing.T) {
+	h := Handler(Config{
+		Status:    func() Status { return Status{} },
+		Authorize: func(string) (Bearer, error) { return auth.Anyone(), nil },
+		Ready:     func(string) error { return nil },
+		Gatherer:  prometheus.NewRegistry(),
+	})
+	for _, authorization := range []string{"", "Bearer any", "Basic any"} {
+		req := httptest.NewRequest("GET", "/status", nil)
+		if authorization != "" {
+			req.Header.Set("Authorization", authorization)
+		}
+		if res := answer(h, req); res.StatusCode != http.StatusOK {
+			t.Errorf("with %q: got %d, want 200", authorization, res.StatusCode)
+		}
+	}
+}
+
 func answer(h http.Handler, req *http.Request) *http.Response {
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, req)
