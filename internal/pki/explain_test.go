@@ -87,6 +87,7 @@ func TestExplain(t *testing.T) {
 		"no such host":           {"none.invalid:1", lookup(&net.DNSError{Name: "none.invalid", IsNotFound: true}), []string{"no such host: none.invalid"}},
 		"no name server":         {"h.example:1", lookup(&net.DNSError{Name: "h.example", IsTimeout: true}), []string{"address of h.example", "network up"}},
 		"no route":               {"10.0.0.1:1", lookup(&net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}), []string{"no route to 10.0.0.1:1"}},
+		"no proxy":               {"h:1", lookup(&net.OpError{Op: "proxyconnect", Err: syscall.ECONNREFUSED}), []string{"HTTP proxy", "HTTPS_PROXY", "h:1"}},
 		"something else":         {"h:1", lookup(errors.New("the cat ate it")), []string{"connect to h:1: fetch the CA of h:1: the cat ate it"}},
 		"what only http can say": {"h:1", lookup(http.ErrSchemeMismatch), []string{"h:1 speaks plain HTTP"}},
 	} {
