@@ -62,7 +62,7 @@ type Server struct {
 
 	wait sync.WaitGroup // sessions
 
-	refusals seldom
+	refusals refusals
 
 	mu       sync.Mutex
 	closing  bool
@@ -180,7 +180,7 @@ func (s *Server) list() []*session {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bearer, err := s.authenticate(r)
 	if err != nil {
-		s.refusals.log(s.cfg.Log, "client refused", "remote", r.RemoteAddr, "err", err)
+		s.refusals.log(s.cfg.Log, r.RemoteAddr, err)
 		w.Header().Set("Www-Authenticate", "Bearer")
 		w.Header().Set("Connection", "close")
 		http.Error(w, err.Error(), http.StatusUnauthorized)
