@@ -249,6 +249,9 @@ func TestPortClosesAndHostIsAwayAfterTheLastClient(t *testing.T) {
 	if took := time.Since(left); took < time.Second || took > 5*time.Second {
 		t.Errorf("the port closed after %s, want about %s", took, portLinger)
 	}
+	if code, _ := get(t, s, "app.example.com", "/"); code != 503 {
+		t.Errorf("host whose client has been away for %s: got %d, want 503", time.Since(left), code)
+	}
 }
 
 func TestPortThatCannotBeOpenedIsRefusedInWords(t *testing.T) {

@@ -106,6 +106,9 @@ func TestBackoffGrowsToItsCapWithFullJitter(t *testing.T) {
 		if b.ceiling() != maxDelay {
 			t.Errorf("ceiling after 200 failures: %s", b.ceiling())
 		}
+		if maxDelay > 4*time.Second {
+			t.Errorf("a client may wait %s: it is not back within 5 s of its server", maxDelay)
+		}
 		var early bool
 		for _, w := range waits[10:] {
 			early = early || w < maxDelay/4
