@@ -40,6 +40,25 @@ func knock(t *testing.T, addr, say string) {
 	_, _ = io.Copy(io.Discard, c)
 }
 
+// say sends something to the control port, over TLS, and returns what comes before the other end closes the connection.
+func say(t *testing.T, s *Server, text string) string {
+	t.Helper()
+	c, err := tls.Dial("tcp", s.ControlAddr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_, _ = io.WriteString(c, text) // it may be refused midway
+	}()
+	answer, _ := io.ReadAll(c)
+	c.Close()
+	<-sent
+	return string(answer)
+}
+
 func TestSourcesThatAreNotAllowedAreRefusedAndCounted(t *testing.T) {
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	t.Run("on the control port", func(t *testing.T) {
@@ -68,20 +87,16 @@ func TestSourcesThatAreNotAllowedAreRefusedAndCounted(t *testing.T) {
 	})
 }
 
-func TestHeadsThatAreNotWholeAreCounted(t *testing.T) {
+func TestRequestsThatAreNotWholeAreRefusedAndCounted(t *testing.T) {
 	s, _ := startServer(t, serverConfig(t.TempDir()))
 	knock(t, s.HTTPAddr().String(), "no HTTP\r\n\r\n")
 	knock(t, s.ControlAddr().String(), "no TLS\r\n\r\n")
-	c, err := tls.Dial("tcp", s.ControlAddr().String(), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	go func() {
-		_, _ = io.WriteString(c, "GET /status HTTP/1.1\r\nHost: x\r\nA: "+strings.Repeat("a", 64<<10)+"\r\n\r\n") // refused midway
-	}()
-	if answer, _ := io.ReadAll(c); !strings.HasPrefix(string(answer), "HTTP/1.1 431 ") {
+	if answer := say(t, s, "GET /status HTTP/1.1\r\nHost: x\r\nA: "+strings.Repeat("a", 64<<10)+"\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 431 ") {
 		t.Errorf("a large head on the control port got %q, want 431", answer)
+	}
+	// The rest of a body that never comes must not be waited for.
+	if answer := say(t, s, "POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"); !strings.HasPrefix(answer, "HTTP/1.1 413 ") {
+		t.Errorf("half a body on the control port got %q, want 413", answer)
 	}
 	await(t, "the counts", func() bool {
 		counts := refused(t, s)

@@ -19,7 +19,7 @@ func TestDemoShowsThatNothingFailed(t *testing.T) {
 	if took := time.Since(begin); took < 6*time.Second || took > patience {
 		t.Errorf("--for 6s took %v", took)
 	}
-	for _, want := range []string{`http://127\.0\.0\.1:\d+`, `killed`, `(?s)In 6 s.*http .*failed 0 .*tcp .*failed 0 `} {
+	for _, want := range []string{`http://127\.0\.0\.1:\d+`, `(?s)is killed .*client one [1-9]\d* client two 0\n.* started again`, `(?s)In 6 s.*http .*failed 0 .*tcp .*failed 0 `} {
 		if !regexp.MustCompile(want).MatchString(r.stdout) {
 			t.Errorf("the output has nothing like %q", want)
 		}
