@@ -8,24 +8,37 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// refused is how often connections were refused, by metric and reason.
+// refused is how often connections were refused, by the beginning of the metric's name and the reason.
 func refused(t *testing.T, s *Server) map[string]float64 {
+	return counts(t, s, "_connections_refused_total")
+}
+
+// counts are the values of all counters whose name ends so, by the rest of the name and the label's value.
+func counts(t *testing.T, s *Server, suffix string) map[string]float64 {
 	t.Helper()
 	families, err := s.registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	counts := map[string]float64{}
+	values := map[string]float64{}
 	for _, f := range families {
-		if name, ok := strings.CutSuffix(f.GetName(), "_connections_refused_total"); ok {
-			for _, m := range f.GetMetric() {
-				counts[name+" "+m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		name, ok := strings.CutSuffix(f.GetName(), suffix)
+		if !ok {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			key := name
+			for _, l := range m.GetLabel() {
+				key += " " + l.GetValue()
 			}
+			values[key] = m.GetCounter().GetValue()
 		}
 	}
-	return counts
+	return values
 }
 
 // knock connects, says something and waits for the other end to close the connection.
@@ -81,8 +94,8 @@ func TestSourcesThatAreNotAllowedAreRefusedAndCounted(t *testing.T) {
 		knock(t, s.HTTPAddr().String(), "")
 		knock(t, fmt.Sprintf("127.0.0.1:%d", port), "")
 		await(t, "the counts", func() bool {
-			counts := refused(t, s)
-			return counts["http_dataplane source"] == 1 && counts["tcp_dataplane source"] == 1
+			n := refused(t, s)
+			return n["http_dataplane source"] == 1 && n["tcp_dataplane source"] == 1
 		})
 	})
 }
@@ -99,7 +112,47 @@ func TestRequestsThatAreNotWholeAreRefusedAndCounted(t *testing.T) {
 		t.Errorf("half a body on the control port got %q, want 413", answer)
 	}
 	await(t, "the counts", func() bool {
-		counts := refused(t, s)
-		return counts["http_dataplane head"] == 1 && counts["culvert_controlplane head"] == 1 && counts["culvert_controlplane handshake"] == 1
+		n := refused(t, s)
+		return n["http_dataplane head"] == 1 && n["culvert_controlplane head"] == 1 && n["culvert_controlplane handshake"] == 1
 	})
+}
+
+func TestServiceThatRefusesIsCounted(t *testing.T) {
+	s, _ := startServer(t, serverConfig(t.TempDir()))
+	port, closed := freePort(t), freePort(t)
+	startClient(t, s.ControlAddr(), upstreams(t, fmt.Sprintf("%d=127.0.0.1:%d", port, closed), fmt.Sprintf("app.example.com=http://127.0.0.1:%d", closed))...)
+	await(t, "the client", func() bool { return len(s.sessions.Clients()) == 1 && len(s.sessions.Clients()[0].Tunnels) == 2 })
+	if answer, err := ask(port, "hi"); err == nil {
+		t.Errorf("a service that is not there answers %q", answer)
+	}
+	if code, _ := get(t, s, "app.example.com", "/"); code != 502 {
+		t.Errorf("a website that is not there: got %d, want 502", code)
+	}
+	want := map[string]float64{"tcp_dataplane refused": 1, "http_dataplane refused": 1}
+	if diff := cmp.Diff(want, counts(t, s, "_failed_opens_total")); diff != "" {
+		t.Errorf("failed opens (-want +got):\n%s", diff)
+	}
+}
+
+func TestRefusedOffersAreCounted(t *testing.T) {
+	s, _ := startServer(t, serverConfig(t.TempDir()))
+	own := s.HTTPAddr().(*net.TCPAddr).Port
+	startClient(t, s.ControlAddr(), upstreams(t, fmt.Sprintf("%d=127.0.0.1:1", own), "name/db=127.0.0.1:1", "app.example.com=http://127.0.0.1:1")...)
+	await(t, "the count", func() bool { return counts(t, s, "_refused_total")["culvert_offers"] == 2 })
+}
+
+func TestReconnectsAreCounted(t *testing.T) {
+	cfg := serverConfig(t.TempDir())
+	cfg.ControlPort = freePort(t)
+	s, r := startServer(t, cfg)
+	startClient(t, s.ControlAddr(), upstreams(t, "app.example.com=http://127.0.0.1:1")...)
+	await(t, "the client", func() bool { return len(s.sessions.Clients()) == 1 })
+	if n := counts(t, s, "_reconnects_total")["culvert_client"]; n != 0 {
+		t.Errorf("%v reconnects before any", n)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = startServer(t, cfg)
+	await(t, "the client's return", func() bool { return counts(t, s, "_reconnects_total")["culvert_client"] == 1 })
 }
