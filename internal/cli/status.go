@@ -118,7 +118,7 @@ func statusRoots(ctx context.Context, cfg config.Status) (*x509.CertPool, error)
 	}
 	token := cfg.Token.Reveal()
 	return pki.Trust{Auto: cfg.AutoTLS, CAFile: cfg.TLSCA}.Roots(ctx, pki.Fetch{
-		Host: cfg.URL.Host, Token: token, TokenID: auth.TokenID(token),
+		Host: cfg.URL.Host, Token: token, TokenID: auth.TokenID(token), Proxy: http.ProxyFromEnvironment,
 	})
 }
 

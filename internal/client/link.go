@@ -57,7 +57,7 @@ func (l *link) tls(ctx context.Context) (*tls.Config, error) {
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
 		token := l.cfg.Token.Reveal()
-		pool, err := l.cfg.Trust.Roots(ctx, pki.Fetch{Host: hostport(l.url), Token: token, TokenID: auth.TokenID(token)})
+		pool, err := l.cfg.Trust.Roots(ctx, pki.Fetch{Host: hostport(l.url), Token: token, TokenID: auth.TokenID(token), Proxy: l.cfg.Proxy})
 		if err != nil {
 			return nil, err
 		}

@@ -141,7 +141,7 @@ func explainDial(err error, at string) string {
 	)
 	switch {
 	case errors.As(err, &op) && op.Op == "proxyconnect": // says net/http
-		return fmt.Sprintf("the HTTP proxy that HTTPS_PROXY or HTTP_PROXY names for %s could not be reached", at)
+		return fmt.Sprintf("there is no way to %s through the HTTP proxy that HTTPS_PROXY or HTTP_PROXY names", at)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, wsaConnRefused):
 		return fmt.Sprintf("%s refused the connection: is the server running, and is the port right? "+
 			"the control port is 8123 by default", at)

@@ -30,7 +30,9 @@ type Fetch struct {
 	Host    string // host:port of the server's control plane
 	Token   string `json:"-"` // checks the proof; it is not sent, nor is anything that it could be told from
 	TokenID string // says which token the server should prove to know; "" for the shared one
-	// Dial makes the connection, through a proxy for instance; nil means a net.Dialer.
+	// Proxy chooses an HTTP proxy for the server, as in http.Transport; nil means none.
+	Proxy func(*http.Request) (*url.URL, error) `json:"-"`
+	// Dial makes the connection, to the proxy if there is one; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) `json:"-"`
 }
 
@@ -95,11 +97,7 @@ func (f Fetch) ask(ctx context.Context, n nonce) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("want host:port: %w", err)
 	}
-	dial := f.Dial
-	if dial == nil {
-		dial = (&net.Dialer{}).DialContext
-	}
-	raw, err := dial(ctx, "tcp", f.Host)
+	raw, err := f.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
