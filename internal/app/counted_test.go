@@ -17,7 +17,7 @@ func refused(t *testing.T, s *Server) map[string]float64 {
 	return counts(t, s, "_connections_refused_total")
 }
 
-// counts are the values of all counters whose name ends so, by the rest of the name and the label's value.
+// counts are the values of all counters and gauges whose name ends so, by the rest of the name and the label's value.
 func counts(t *testing.T, s *Server, suffix string) map[string]float64 {
 	t.Helper()
 	families, err := s.registry.Gather()
@@ -35,7 +35,7 @@ func counts(t *testing.T, s *Server, suffix string) map[string]float64 {
 			for _, l := range m.GetLabel() {
 				key += " " + l.GetValue()
 			}
-			values[key] = m.GetCounter().GetValue()
+			values[key] = m.GetCounter().GetValue() + m.GetGauge().GetValue() // one of them is nil, and 0
 		}
 	}
 	return values
@@ -155,4 +155,26 @@ func TestReconnectsAreCounted(t *testing.T) {
 	}
 	s, _ = startServer(t, cfg)
 	await(t, "the client's return", func() bool { return counts(t, s, "_reconnects_total")["culvert_client"] == 1 })
+}
+
+func TestConnectedClientsAreCounted(t *testing.T) {
+	s, _ := startServer(t, serverConfig(t.TempDir()))
+	connected := func(http, tcp float64) {
+		t.Helper()
+		await(t, fmt.Sprintf("%v clients of HTTP and %v of TCP", http, tcp), func() bool {
+			n := counts(t, s, "_controlplane_connected_gauge")
+			return n["http"] == http && n["tcp"] == tcp
+		})
+	}
+	port := freePort(t)
+	both := startClient(t, s.ControlAddr(), upstreams(t, "app.example.com=http://127.0.0.1:1", "other.example.com=http://127.0.0.1:1", fmt.Sprintf("%d=127.0.0.1:1", port))...)
+	connected(1, 1)
+	one := startClient(t, s.ControlAddr(), upstreams(t, "app.example.com=http://127.0.0.1:1")...)
+	connected(2, 1)
+	for _, c := range []*running{both, one} {
+		if err := c.stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	connected(0, 0)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
@@ -181,11 +182,15 @@ func TestServerSentEventsArriveAtOnce(t *testing.T) {
 			}
 			defer res.Body.Close()
 			lines := bufio.NewScanner(res.Body)
+			begun := time.Now()
 			for i := range 3 {
 				if !lines.Scan() || lines.Text() != fmt.Sprintf("data: %d", i) {
 					t.Fatalf("event %d: read %q, %v", i, lines.Text(), lines.Err())
 				}
 				next <- struct{}{}
+			}
+			if took := time.Since(begun); took > 2*time.Second { // on the slowest machine; a timer would take longer
+				t.Errorf("three events took %s", took)
 			}
 		})
 	}
