@@ -28,6 +28,8 @@ type BasicAuth struct {
 	BasicAuthPasswordFile string      `flag:"basic-auth-password-file" oneof:"password" file:"password" unit:"FILE" group:"Security" help:"file that holds that password"`
 }
 
+const defaultUsername = "admin" // as in the tag
+
 // Resolve reads the password and checks everything. The error is Problems.
 func (f *Fileserver) Resolve(Environment) error {
 	found := bindHost("data-addr", "--port", &f.DataAddr)
@@ -36,6 +38,9 @@ func (f *Fileserver) Resolve(Environment) error {
 			found.add("webroot", "", "%s", err)
 		}
 		found = append(found, f.BasicAuth.resolve()...)
+	}
+	if f.BasicAuthUsername != defaultUsername && f.BasicAuthPassword.Empty() && f.BasicAuthPasswordFile == "" {
+		found.add("basic-auth-username", "give --basic-auth-password-file FILE too", "without a password everyone is let in")
 	}
 	if strings.Contains(f.BasicAuthUsername, ":") {
 		found.add("basic-auth-username", "", "a name with ':' cannot be sent by a browser")

@@ -117,6 +117,24 @@ func TestClientResolve(t *testing.T) {
 	})
 }
 
+func TestFileserverResolve(t *testing.T) {
+	run(t, func(_ string, flags []string) error {
+		var cfg Fileserver
+		settings := Describe(&cfg, "")
+		set(t, settings, flags)
+		return settings.Check(cfg.Resolve(Environment{}))
+	}, []typed{
+		{"nothing", "", ""},
+		{"a missing folder", "--webroot=DIR/nothing", "--webroot: there is no folder DIR/nothing"},
+		{"a name and a password", "--basic-auth-username=me --basic-auth-password-file=DIR/token", ""},
+		{"a name without a password", "--basic-auth-username=me", "--basic-auth-username: without a password everyone is let in; give --basic-auth-password-file FILE too"},
+		{"a name that browsers cannot send", "--basic-auth-username=a:b --basic-auth-password=x", "--basic-auth-username: a name with ':' cannot be sent by a browser"},
+		{"an empty password file", "--basic-auth-password-file=DIR/empty", "--basic-auth-password-file: read secret: DIR/empty: the file is empty"},
+		{"two passwords", "--basic-auth-password=x --basic-auth-password-file=DIR/token", "--basic-auth-password: the password is given by --basic-auth-password-file too; keep one of them"},
+		{"an address with a port", "--data-addr=127.0.0.1:80", "--data-addr: takes a host alone, not port 80; leave the port out: it is --port"},
+	})
+}
+
 func TestURLsAreCompleted(t *testing.T) {
 	for raw, want := range map[string]string{
 		"wss://localhost": "wss://localhost:443/connect", "wss://LOCALHOST:8123/": "wss://localhost:8123/connect",
