@@ -33,7 +33,10 @@ func TestStatusShowsWhatAClientSaysOfItself(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	await(t, "the client", func() bool { clients := s.status().Clients; return len(clients) == 1 && len(clients[0].Tunnels) == 2 })
+	await(t, "the client", func() bool {
+		clients := s.sessions.Clients()
+		return len(clients) == 1 && len(clients[0].Tunnels) == 2
+	})
 
 	got := s.status()
 	want := admin.Status{
