@@ -3,6 +3,7 @@ package app
 import (
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 )
 
@@ -14,6 +15,8 @@ func TestNotReadyWhileVisitorsAreDrained(t *testing.T) {
 		<-finish
 	}))
 	defer site.Close()
+	release := sync.OnceFunc(func() { close(finish) })
+	defer release()
 	cfg := serverConfig(t.TempDir())
 	cfg.HealthAddr = "127.0.0.1:0"
 	s, r := startServer(t, cfg)
@@ -46,7 +49,7 @@ func TestNotReadyWhileVisitorsAreDrained(t *testing.T) {
 	if code := health("/healthz"); code != 200 {
 		t.Errorf("/healthz of a server that drains: got %d, want 200", code)
 	}
-	close(finish)
+	release()
 	if code := <-answered; code != 200 {
 		t.Errorf("the visitor who was there got %d, want 200", code)
 	}

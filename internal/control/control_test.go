@@ -210,10 +210,21 @@ func TestOffersAreAnsweredOneByOne(t *testing.T) {
 }
 
 func TestServerOfOneKindRefusesTheOther(t *testing.T) {
-	b := serve(t, func(c *Config) { c.TCP = false })
-	_, w := b.mustConnect(t, shared, hello("i", 1, 1, "tcp/2222", "http/*"))
-	if w.Answers[0].Refused == "" || w.Answers[1].Refused != "" {
-		t.Errorf("got %+v", w.Answers)
+	for _, tt := range []struct {
+		name          string
+		lacks         func(*Config)
+		refused, kept string
+	}{
+		{"HTTP alone", func(c *Config) { c.TCP = false }, "tcp/2222", "http/*"},
+		{"TCP alone", func(c *Config) { c.HTTP = false }, "http/*", "tcp/2222"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := serve(t, tt.lacks)
+			_, w := b.mustConnect(t, shared, hello("i", 1, 1, tt.refused, tt.kept))
+			if !strings.Contains(w.Answers[0].Refused, " only") || w.Answers[1].Refused != "" {
+				t.Errorf("got %+v", w.Answers)
+			}
+		})
 	}
 }
 
