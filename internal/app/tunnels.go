@@ -174,7 +174,7 @@ func (t *tunnels) Settle() {
 		t.log.Error("route", "err", err)
 		return
 	}
-	t.http.SetRoutes(table, upstreams, nil)
+	t.http.SetRoutes(table, upstreams)
 }
 
 // withdraw takes a member out and, with the last one, starts the tunnel's expiry.

@@ -31,7 +31,7 @@ func TakeIdentity(dir, id string, log *slog.Logger) (identity Identity, release 
 		return identity, release
 	}
 	if !errors.Is(err, errNoState) {
-		log.Warn("going on as a new instance", "reason", err)
+		log.Warn("going on as a new instance", "reason", err, "hint", "give each client a --state-dir of its own")
 	}
 	if id != "" {
 		identity.ID = id

@@ -37,7 +37,6 @@ type HTTP struct {
 type table struct {
 	routes    *router.HTTP
 	upstreams map[string]*upstream.Upstream
-	gone      func(host, path string) bool
 }
 
 // NewHTTP makes an HTTP without routes; it opens nothing.
@@ -57,11 +56,10 @@ func NewHTTP(cfg HTTPConfig) *HTTP {
 	return h
 }
 
-// SetRoutes replaces the routes, the upstreams that they name, and the memory of what was offered before: gone says
-// whether a host and path that no route matches belonged to clients that are away, which makes the answer 503 instead
-// of 404; it may be nil. Requests under way keep what they began with. The map must not be changed afterwards.
-func (h *HTTP) SetRoutes(routes *router.HTTP, upstreams map[string]*upstream.Upstream, gone func(host, path string) bool) {
-	h.table.Store(&table{routes, upstreams, gone})
+// SetRoutes replaces the routes and the upstreams that they name. A route whose upstream has no member answers 503, what no
+// route matches 404. Requests under way keep what they began with. The map must not be changed afterwards.
+func (h *HTTP) SetRoutes(routes *router.HTTP, upstreams map[string]*upstream.Upstream) {
+	h.table.Store(&table{routes, upstreams})
 }
 
 // Forget closes the member's idle connections and drops what is kept for it. Requests under way go on.
@@ -123,9 +121,6 @@ func (h *HTTP) route(f *flow) refusal {
 	}
 	route, ok := t.routes.Match(host, r.URL.Path)
 	if !ok {
-		if t.gone != nil && t.gone(host, r.URL.Path) {
-			return refuseEmpty
-		}
 		return refuseUnknown
 	}
 	f.host = route.Host.String()

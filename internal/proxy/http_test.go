@@ -377,7 +377,7 @@ func TestAnswerThatBreaksOffNeverLooksComplete(t *testing.T) {
 }
 
 // route routes hosts to upstreams by name.
-func route(t *testing.T, s *site, hosts map[string]*upstream.Upstream, gone func(string, string) bool) {
+func route(t *testing.T, s *site, hosts map[string]*upstream.Upstream) {
 	t.Helper()
 	var routes []router.HTTPRoute
 	for host := range hosts {
@@ -391,7 +391,7 @@ func route(t *testing.T, s *site, hosts map[string]*upstream.Upstream, gone func
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.SetRoutes(table, hosts, gone)
+	s.SetRoutes(table, hosts)
 }
 
 func TestAnswersOfOurOwn(t *testing.T) {
@@ -405,7 +405,7 @@ func TestAnswersOfOurOwn(t *testing.T) {
 		"slow.example.com":    upstreamOf(hangs),
 		"full.example.com":    upstreamOf(failing("secret.internal", upstream.Overloaded, false)),
 		"dead.example.com":    upstreamOf(static(service(t, func(c *net.TCPConn) { _, _ = http.ReadRequest(bufio.NewReader(c)) }), upstream.HTTP1)),
-	}, func(host, _ string) bool { return host == "away.example.com" })
+	})
 	for _, tt := range []struct {
 		name, request string
 		want          int
@@ -452,7 +452,7 @@ func TestRoutesMayBeSetLater(t *testing.T) {
 	if res, _ := s.do(t, http.MethodGet, "/", nil, nil); res.StatusCode != http.StatusNotFound {
 		t.Errorf("got %d before there are routes, want 404", res.StatusCode)
 	}
-	route(t, s, map[string]*upstream.Upstream{"*": upstreamOf(member(t, func(http.ResponseWriter, *http.Request) {}))}, nil)
+	route(t, s, map[string]*upstream.Upstream{"*": upstreamOf(member(t, func(http.ResponseWriter, *http.Request) {}))})
 	if res, _ := s.do(t, http.MethodGet, "/", nil, nil); res.StatusCode != http.StatusOK {
 		t.Errorf("got %d after routes were set, want 200", res.StatusCode)
 	}

@@ -137,7 +137,7 @@ func newSite(t testing.TB, metrics *Metrics, members ...upstream.Member) *site {
 		t.Fatal(err)
 	}
 	s := newServer(t, metrics)
-	s.SetRoutes(routes, map[string]*upstream.Upstream{"u": upstreamOf(members...)}, nil)
+	s.SetRoutes(routes, map[string]*upstream.Upstream{"u": upstreamOf(members...)})
 	return s
 }
 

@@ -10,10 +10,7 @@ import (
 
 // unit writes a systemd service.
 func (s *service) unit(state *config.Setting, chosen string) (Result, error) {
-	stateName := "culvert"
-	if s.custom() {
-		stateName = s.name
-	}
+	stateName := s.name // each unit has a user of its own, and so a folder of its own
 	if chosen != "" {
 		below, ok := strings.CutPrefix(chosen, "/var/lib/")
 		if !ok || checkPath(below) != nil || strings.Contains(below, " ") {
