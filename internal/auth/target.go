@@ -104,6 +104,9 @@ func anyTarget(patterns []string, hostport string) bool {
 	if err != nil {
 		return false
 	}
+	if strings.Contains(host, ":") != strings.HasPrefix(hostport, "[") {
+		return false // brackets are for IPv6 alone, as in hostname.Canonical
+	}
 	if strings.Contains(host, ":") {
 		// Out of its brackets "a:80" would lose its port below: what is dialed must be what is permitted.
 		if _, err := netip.ParseAddr(host); err != nil {
