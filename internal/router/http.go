@@ -114,9 +114,9 @@ func (t *HTTP) Match(host, reqPath string) (HTTPRoute, bool) {
 	if r, ok := t.exact[host].match(reqPath); ok {
 		return r, true
 	}
-	// Each dot begins a suffix, the longest first. The dot at 0 would be the bare domain, but no canonical host has one.
+	// Each dot begins a suffix, the longest first, but for a dot at 0: it would make a wildcard fit the bare domain.
 	if len(t.below) > 0 {
-		for rest := host; ; {
+		for rest := strings.TrimPrefix(host, "."); ; {
 			dot := strings.IndexByte(rest, '.')
 			if dot < 0 {
 				break
