@@ -411,8 +411,7 @@ func TestAnswersOfOurOwn(t *testing.T) {
 		want          int
 	}{
 		{"a host never offered", "GET / HTTP/1.1\r\nHost: other.example.com\r\n\r\n", 404},
-		{"a host whose clients are away", "GET / HTTP/1.1\r\nHost: AWAY.example.com:80\r\n\r\n", 503},
-		{"an upstream without members", "GET / HTTP/1.1\r\nHost: empty.example.com\r\n\r\n", 503},
+		{"a host whose clients are away", "GET / HTTP/1.1\r\nHost: EMPTY.example.com:80\r\n\r\n", 503},
 		{"a service that refuses", "GET / HTTP/1.1\r\nHost: refused.example.com\r\n\r\n", 502},
 		{"a service that breaks off", "POST / HTTP/1.1\r\nHost: dead.example.com\r\nContent-Length: 1\r\n\r\nx", 502},
 		{"a service that does not answer", "GET / HTTP/1.1\r\nHost: slow.example.com\r\n\r\n", 504},
