@@ -12,6 +12,7 @@ func table() []row {
 	return []row{
 		// Level 0: knows nothing of the rest.
 		{"mux", nil},
+		{"cork", nil},
 		{"hostname", nil},
 		{"auth", []string{"hostname"}},
 		{"pki", nil},

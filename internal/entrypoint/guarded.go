@@ -1,9 +1,11 @@
 package entrypoint
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -46,6 +48,15 @@ func newGuarded(c net.Conn, g *Guard, source netip.Prefix) *guarded {
 
 // NetConn is the connection underneath, for socket options. A deadline set on it is not the guard's.
 func (g *guarded) NetConn() net.Conn { return g.Conn }
+
+// SyscallConn gives the descriptor for reading when something is there. The guard's deadline holds for that, too.
+func (g *guarded) SyscallConn() (syscall.RawConn, error) {
+	sc, ok := g.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return sc.SyscallConn()
+}
 
 func (g *guarded) admit() {
 	g.mu.Lock()

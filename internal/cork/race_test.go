@@ -1,0 +1,5 @@
+//go:build race
+
+package cork
+
+const raceEnabled = true
