@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"culvert/internal/forwardproxy"
 )
 
 // Explain puts what connecting to hostport gave — dial, TLS, bootstrap — into the operator's words, with a remedy.
@@ -22,13 +24,37 @@ func Explain(err error, hostport string) error {
 		return err
 	}
 	for _, explain := range []func(error, string) string{
-		explainBootstrap, explainCertificate, explainHandshake, explainDial,
+		explainProxy, explainBootstrap, explainCertificate, explainHandshake, explainDial,
 	} {
 		if words := explain(err, hostport); words != "" {
 			return fmt.Errorf("%s (%w)", words, err)
 		}
 	}
 	return fmt.Errorf("connect to %s: %w", hostport, err)
+}
+
+// explainProxy comes first: what a proxy's certificate or port is blamed for is not the server's fault.
+func explainProxy(err error, at string) string {
+	var via *forwardproxy.Error
+	var op *net.OpError
+	switch {
+	case !errors.As(err, &via):
+		if errors.As(err, &op) && op.Op == "proxyconnect" { // says net/http
+			return fmt.Sprintf("there is no way to %s through the HTTP proxy that HTTPS_PROXY or HTTP_PROXY names", at)
+		}
+		return ""
+	case errors.Is(err, forwardproxy.ErrUnreadable):
+		return fmt.Sprintf("there is no way to %s: HTTPS_PROXY or HTTP_PROXY does not hold the URL of a proxy", at)
+	case via.Status == http.StatusProxyAuthRequired && via.Named:
+		return fmt.Sprintf("the HTTP proxy at %s does not take the name and password in its URL", via.Proxy)
+	case via.Status == http.StatusProxyAuthRequired:
+		return fmt.Sprintf("the HTTP proxy at %s wants a name and a password: give its URL as http://NAME:PASSWORD@%[1]s", via.Proxy)
+	case via.Status == http.StatusForbidden, via.Status == http.StatusMethodNotAllowed:
+		return fmt.Sprintf("the HTTP proxy at %s does not let connections to %s through: ask who runs it, "+
+			"or use a port that it allows, such as 443", via.Proxy, at)
+	default:
+		return fmt.Sprintf("there is no way to %s through the proxy at %s", at, via.Proxy)
+	}
 }
 
 func explainBootstrap(err error, at string) string {
@@ -137,11 +163,8 @@ func explainDial(err error, at string) string {
 	var (
 		dns     *net.DNSError
 		timeout net.Error
-		op      *net.OpError
 	)
 	switch {
-	case errors.As(err, &op) && op.Op == "proxyconnect": // says net/http
-		return fmt.Sprintf("there is no way to %s through the HTTP proxy that HTTPS_PROXY or HTTP_PROXY names", at)
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, wsaConnRefused):
 		return fmt.Sprintf("%s refused the connection: is the server running, and is the port right? "+
 			"the control port is 8123 by default", at)

@@ -16,6 +16,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"culvert/internal/forwardproxy"
 )
 
 const (
@@ -30,9 +32,9 @@ type Fetch struct {
 	Host    string // host:port of the server's control plane
 	Token   string `json:"-"` // checks the proof; it is not sent, nor is anything that it could be told from
 	TokenID string // says which token the server should prove to know; "" for the shared one
-	// Proxy chooses an HTTP proxy for the server, as in http.Transport; nil means none.
-	Proxy func(*http.Request) (*url.URL, error) `json:"-"`
-	// Dial makes the connection, to the proxy if there is one; nil means a net.Dialer.
+	// Proxy chooses a forward proxy for the server; nil means none.
+	Proxy forwardproxy.Choose `json:"-"`
+	// Dial makes the connection instead; nil means through the proxy, if one is chosen.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) `json:"-"`
 }
 
@@ -127,6 +129,13 @@ func (f Fetch) ask(ctx context.Context, n nonce) ([]byte, error) {
 		return nil, err
 	}
 	return readAnswer(conn, req)
+}
+
+func (f Fetch) connect(ctx context.Context) (net.Conn, error) {
+	if f.Dial != nil {
+		return f.Dial(ctx, "tcp", f.Host)
+	}
+	return forwardproxy.Dial(ctx, f.Proxy, "https", f.Host)
 }
 
 // readAnswer reads the response to req, a stranger's bytes. What is not a good answer is an *AnswerError, unless it is

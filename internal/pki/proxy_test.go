@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,23 +71,28 @@ func TestFetchCAThroughAProxy(t *testing.T) {
 		t.Errorf("without a proxy: %v, %d through it", err, tunnels.Load())
 	}
 
-	stranger := *via
+	stranger, other, ftp := *via, *via, *via
 	stranger.User = nil
-	socks := *via
-	socks.Scheme = "socks5"
+	other.User = url.UserPassword("me", "canary")
+	ftp.Scheme = "ftp"
 	for _, tt := range []struct {
 		name string
 		via  *url.URL
 		host string
 		want []string
 	}{
-		{"a proxy that asks for a password", &stranger, addr, []string{"HTTP proxy", "407"}},
-		{"a proxy that does not reach the server", via, freeAddr(t), []string{"HTTP proxy", "502"}},
-		{"a proxy that is not there", &url.URL{Scheme: "http", Host: freeAddr(t)}, addr, []string{"HTTP proxy", "connection refused"}},
-		{"a proxy of another kind", &socks, addr, []string{"HTTP proxy", "socks5"}},
+		{"a proxy that asks for a password", &stranger, addr, []string{"wants a name and a password", "407"}},
+		{"a proxy that knows another password", &other, addr, []string{"does not take the name and password", "407"}},
+		{"a proxy that does not reach the server", via, freeAddr(t), []string{"through the proxy at " + via.Host, "502"}},
+		{"a proxy that is not there", &url.URL{Scheme: "http", Host: freeAddr(t)}, addr, []string{"through the proxy at", "connection refused"}},
+		{"a proxy of another kind", &ftp, addr, []string{"through the proxy at", "ftp"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			wantWords(t, Explain(fetch(tt.via, tt.host), tt.host), tt.want...)
+			err := Explain(fetch(tt.via, tt.host), tt.host)
+			wantWords(t, err, tt.want...)
+			if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "canary") {
+				t.Errorf("the password is told: %v", err)
+			}
 		})
 	}
 }

@@ -5,6 +5,9 @@
 package ws
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha1" // RFC 6455 says so, and nothing rests on it
@@ -15,10 +18,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
+
+	"culvert/internal/forwardproxy"
 )
 
 // Path is where servers take connections, unless the URL names another path.
@@ -29,11 +33,11 @@ const Protocol = "culvert.1"
 
 // Dial is how a client reaches a server.
 type Dial struct {
-	URL    *url.URL    // wss or ws
+	URL    *url.URL    // wss or ws, with a port
 	TLS    *tls.Config // for wss; must verify the server
 	Header http.Header // sent with the upgrade: the credential
-	// Proxy chooses an HTTP proxy, as in http.Transport; nil means none.
-	Proxy func(*http.Request) (*url.URL, error)
+	// Proxy chooses a forward proxy for an https or http URL; nil means none.
+	Proxy forwardproxy.Choose
 	// Timeout bounds connect, TLS handshake and upgrade together.
 	Timeout time.Duration
 }
@@ -53,58 +57,79 @@ func (r *Refusal) Error() string {
 
 // Connect makes a connection, which outlives the context. An answer other than an upgrade is a *Refusal.
 func (d Dial) Connect(ctx context.Context) (net.Conn, error) {
-	// The transport ends the connection with the request's context, so that one must not end with this call.
-	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	timer := time.AfterFunc(d.Timeout, cancel)
-	stop := context.AfterFunc(ctx, cancel)
-	c, err := d.upgrade(lasting)
-	if inTime := timer.Stop(); err == nil && stop() && inTime {
-		return c, nil
-	}
-	cancel()
-	if c != nil {
-		_ = c.Close()
-	}
-	if ctx.Err() != nil {
+	within, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	conn, err := d.connect(within)
+	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if lasting.Err() != nil && errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("no connection within %s: %w", d.Timeout, context.DeadlineExceeded)
+	if err != nil && within.Err() != nil {
+		return nil, fmt.Errorf("no connection within %s: %w", d.Timeout, context.DeadlineExceeded)
 	}
-	return nil, err
+	return conn, err
 }
 
-func (d Dial) upgrade(ctx context.Context) (net.Conn, error) {
-	var below net.Conn
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { below = i.Conn }})
+func (d Dial) connect(ctx context.Context) (_ net.Conn, err error) {
 	req, key, err := d.request(ctx)
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{
-		Proxy:             d.Proxy,
-		TLSClientConfig:   d.TLS,
-		DialContext:       (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
-		DisableKeepAlives: true,
+	below, err := forwardproxy.Dial(ctx, d.Proxy, req.URL.Scheme, d.URL.Host)
+	if err != nil {
+		return nil, err
 	}
-	resp, err := transport.RoundTrip(req) // which follows no redirect: the credential goes to its owner's server alone
+	stop := context.AfterFunc(ctx, func() { _ = below.Close() })
+	defer func() {
+		if !stop() && err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			_ = below.Close()
+		}
+	}()
+	conn := below
+	if d.URL.Scheme == "wss" {
+		config := d.TLS.Clone()
+		config.ServerName, config.NextProtos = cmp.Or(config.ServerName, d.URL.Hostname()), []string{"http/1.1"}
+		secure := tls.Client(below, config)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+		conn = secure
+	}
+	return upgrade(conn, req, key)
+}
+
+// maxAnswer bounds the head of an answer.
+const maxAnswer = 64 << 10
+
+// upgrade asks for a WebSocket. A redirect is not followed: the credential goes to its owner's server alone.
+func upgrade(below net.Conn, req *http.Request, key string) (net.Conn, error) {
+	if err := req.Write(below); err != nil {
+		return nil, err
+	}
+	limited := &io.LimitedReader{R: below, N: maxAnswer}
+	buffered := bufio.NewReader(limited)
+	resp, err := http.ReadResponse(buffered, req)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		defer resp.Body.Close()
 		return nil, refusal(resp)
 	}
-	body, ok := resp.Body.(io.ReadWriteCloser)
-	if !ok || !hasToken(resp.Header, "Upgrade", "websocket") || resp.Header.Get("Sec-Websocket-Accept") != accept(key) {
-		_ = resp.Body.Close()
+	if !hasToken(resp.Header, "Upgrade", "websocket") || resp.Header.Get("Sec-Websocket-Accept") != accept(key) {
 		return nil, errors.New("server upgraded to something that is no WebSocket")
 	}
 	if resp.Header.Get("Sec-Websocket-Protocol") != Protocol {
-		_ = resp.Body.Close()
 		return nil, errors.New("server speaks another protocol on its WebSocket: it is not culvert")
 	}
-	return &conn{Conn: upgraded{below, body}, in: body, client: true}, nil
+	return newConn(below, early(buffered), true), nil
+}
+
+// early are the bytes that a reader holds back, nil for none.
+func early(r *bufio.Reader) []byte {
+	held, _ := r.Peek(r.Buffered()) // what is buffered is there
+	return bytes.Clone(held)
 }
 
 func (d Dial) request(ctx context.Context) (req *http.Request, key string, err error) {
@@ -120,6 +145,7 @@ func (d Dial) request(ctx context.Context) (req *http.Request, key string, err e
 	for name, values := range d.Header {
 		req.Header[name] = values
 	}
+	req.Header.Set("User-Agent", "culvert")
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "websocket")
 	req.Header.Set("Sec-Websocket-Version", "13")
@@ -127,14 +153,6 @@ func (d Dial) request(ctx context.Context) (req *http.Request, key string, err e
 	req.Header.Set("Sec-Websocket-Protocol", Protocol)
 	return req, key, nil
 }
-
-// upgraded is a client's connection below its frames. Closing the body is what releases the transport.
-type upgraded struct {
-	net.Conn
-	body io.Closer
-}
-
-func (u upgraded) Close() error { return u.body.Close() }
 
 func refusal(resp *http.Response) *Refusal {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // as much as there is
@@ -157,11 +175,7 @@ func Upgrade(w http.ResponseWriter, r *http.Request) (net.Conn, error) {
 		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}
-	c := &conn{Conn: below, in: below}
-	if n := buffered.Reader.Buffered(); n > 0 {
-		early, _ := buffered.Reader.Peek(n) // what is buffered is there
-		c.in = io.MultiReader(strings.NewReader(string(early)), below)
-	}
+	c := newConn(below, early(buffered.Reader), false)
 	_, err = io.WriteString(below, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Accept: "+accept(key)+"\r\nSec-WebSocket-Protocol: "+Protocol+"\r\n\r\n")
 	if err != nil {
