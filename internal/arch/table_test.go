@@ -15,13 +15,15 @@ func table() []row {
 		{"cork", nil},
 		{"hostname", nil},
 		{"auth", []string{"hostname"}},
-		{"pki", nil},
+		{"forwardproxy", []string{"cork"}},
+		{"pki", []string{"forwardproxy"}},
 		{"balancer", nil},
 		{"router", []string{"hostname"}},
 
 		// Level 1: the protocol, places to send to, places that accept.
 		{"tunnel", []string{"mux", "hostname"}},
-		{"tunnel/ws", nil},
+		{"tunnel/ws", []string{"cork", "forwardproxy"}},
+		{"tunnel/tls", []string{"cork", "forwardproxy"}},
 		{"upstream", []string{"balancer"}},
 		{"upstream/fileserver", nil},
 		{"entrypoint", nil},
@@ -31,7 +33,7 @@ func table() []row {
 		{"proxy", []string{"hostname", "router", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
-		{"control", []string{"auth", "mux", "tunnel", "tunnel/ws", "upstream"}},
+		{"control", []string{"auth", "mux", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
 		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// Level 4 to 6: settings, assembly, commands.

@@ -56,7 +56,7 @@ type Config struct {
 	Log       *slog.Logger
 }
 
-// Server holds the sessions of clients. It is the http.Handler of ws.Path.
+// Server holds the sessions of clients. It is the http.Handler of ws.Path; ServeTLS is for those who come by bare TLS.
 type Server struct {
 	cfg Config
 
@@ -186,13 +186,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusUnauthorized)
 		return
 	}
-	s.mu.Lock()
-	closing := s.closing
-	if !closing {
-		s.wait.Add(1) // before Run can wait
-	}
-	s.mu.Unlock()
-	if closing {
+	if !s.begin() {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, errStopping.Error(), http.StatusServiceUnavailable)
 		return
@@ -204,8 +198,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.Info("no websocket", "remote", r.RemoteAddr, "err", err)
 		return
 	}
-	remote := strings.Clone(r.RemoteAddr)
-	// Not in the request's goroutine, which would keep the request's buffers for the life of the session.
+	s.start(conn, bearer, strings.Clone(r.RemoteAddr))
+}
+
+// begin counts a session that is to be started, unless the server takes no more.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.wait.Add(1) // before Run can wait
+	}
+	return !s.closing
+}
+
+// start starts a session that begin has counted.
+func (s *Server) start(conn net.Conn, bearer *auth.Bearer, remote string) {
+	// Not in the caller's goroutine, which would keep a request's buffers for the life of the session.
 	go func() {
 		defer s.wait.Done()
 		err := s.receive(conn, bearer, remote)
