@@ -131,15 +131,31 @@ func (m *Metrics) httpBytes(d Direction, n int) {
 	}
 }
 
-// tcpConnection counts a connection as open until the function that it returns is called.
-func (m *Metrics) tcpConnection(port string) (closed func()) {
+// portMetrics counts the connections of one port. The zero portMetrics counts nothing.
+type portMetrics struct {
+	opened prometheus.Counter
+	open   prometheus.Gauge
+}
+
+// tcpPort looks a port's counters up, once for all of its connections.
+func (m *Metrics) tcpPort(port string) portMetrics {
 	if m == nil || m.tcp.open == nil {
-		return func() {}
+		return portMetrics{}
 	}
-	m.tcp.opened.WithLabelValues(port).Inc()
-	open := m.tcp.open.WithLabelValues(port)
-	open.Inc()
-	return open.Dec
+	return portMetrics{m.tcp.opened.WithLabelValues(port), m.tcp.open.WithLabelValues(port)}
+}
+
+func (p portMetrics) begun() {
+	if p.open != nil {
+		p.opened.Inc()
+		p.open.Inc()
+	}
+}
+
+func (p portMetrics) ended() {
+	if p.open != nil {
+		p.open.Dec()
+	}
 }
 
 func (m *Metrics) tcpBytes(d Direction, n int) {

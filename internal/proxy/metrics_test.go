@@ -59,7 +59,7 @@ func TestMetricNames(t *testing.T) {
 			m.RefusedTCP("source")
 			m.httpBytes(In, 1)
 			m.tcpBytes(Out, 1)
-			m.tcpConnection("2222")()
+			m.tcpPort("2222").begun()
 			got := names(t, reg)
 			file := "testdata/metrics_" + tt.name + ".golden"
 			if *update {
@@ -87,7 +87,7 @@ func TestNoMetricsCountNothing(t *testing.T) {
 		m.RefusedTCP("source")
 		m.httpBytes(In, 1)
 		m.tcpBytes(Out, 1)
-		m.tcpConnection("2222")()
+		m.tcpPort("2222").begun()
 	}
 }
 

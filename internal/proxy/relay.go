@@ -8,11 +8,10 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"culvert/internal/upstream"
@@ -31,11 +30,14 @@ const (
 const halfClosedTimeout = 10 * time.Minute
 
 // Relay copies between a visitor's side a and a service's side b, both ways, until both directions have ended, and
-// closes both. It owns a and b from the call on, and both its goroutines have ended when it returns.
+// closes both. It owns a and b from the call on, and nothing of it is left when it returns.
 //
 // The end of one direction is passed on, and the other one goes on. An abort of either side, a second direction that
 // stands still for ten minutes, and the end of the context abort both sides; then Relay returns the reason. A side that
 // no longer listens is still heard to its end, because an early answer belongs to the visitor; then both are aborted.
+//
+// While nothing moves it costs no buffer where a connection gives its descriptor, and with a stream that copies by itself
+// (pusher, puller) on one side no goroutine but the caller's; otherwise there is one more.
 //
 // count, if not nil, is called with the number of bytes of each write, from two goroutines.
 func Relay(ctx context.Context, a, b upstream.Conn, count func(Direction, int)) error {
@@ -45,33 +47,35 @@ func Relay(ctx context.Context, a, b upstream.Conn, count func(Direction, int)) 
 
 type relay struct {
 	a, b       upstream.Conn
+	first      []byte // what was read of a already, and how that ended
+	firstErr   error
 	count      func(Direction, int)
 	halfClosed time.Duration
 
 	still atomic.Pointer[time.Timer] // runs once a direction has ended, starts anew with every write
+	other sync.WaitGroup             // all that is not in the caller's goroutine
 
 	mu  sync.Mutex
 	err error // the first failure
 }
 
 func (r *relay) run(ctx context.Context) error {
-	aborted := make(chan struct{})
+	r.other.Add(1)
 	stop := context.AfterFunc(ctx, func() {
-		defer close(aborted)
-		r.abort(context.Cause(ctx))
+		defer r.other.Done()
+		r.fail(context.Cause(ctx))
+		r.reset()
 	})
-	var out sync.WaitGroup
-	out.Go(func() { r.pass(r.a, r.b, Out) })
-	r.pass(r.b, r.a, In)
-	out.Wait()
-	if !stop() {
-		<-aborted
+	r.both()
+	if stop() {
+		r.other.Done()
 	}
+	r.other.Wait()
 	if t := r.still.Load(); t != nil {
 		t.Stop()
 	}
 	if err := r.failure(); err != nil {
-		r.abort(err)
+		r.reset()
 		return err
 	}
 	_ = r.a.Close()
@@ -79,51 +83,36 @@ func (r *relay) run(ctx context.Context) error {
 	return nil
 }
 
-// pass sees one direction to its end.
-func (r *relay) pass(dst, src upstream.Conn, d Direction) {
-	heard, err := r.copy(dst, src, d)
-	switch {
-	case !heard: // dst does not listen any more; what it still says is passed on before the abort
+// end takes the end of a direction down: the source has ended (nil) or failed, or the destination does not listen any
+// more (not heard). False means that both sides are to be reset. Where dst is a socket it does not wait for anybody.
+func (r *relay) end(dst upstream.Conn, heard bool, err error) (orderly bool) {
+	if err != nil {
 		r.fail(err)
-	case err != nil: // src was aborted
-		r.abort(err)
-		return
-	case r.failure() != nil: // src ends after it stopped listening: that is no orderly end
-		r.abort(nil)
-		return
+	}
+	last := r.still.Load() != nil
+	switch {
+	case !heard: // what dst still says is passed on before the reset
+	case r.failure() != nil: // the source failed, or ends after it stopped listening: that is no orderly end
+		return false
+	case last && isSocket(dst): // is closed at once, which says the same
 	default:
 		if err := dst.CloseWrite(); err != nil {
 			r.fail(fmt.Errorf("end: %w", err))
 		}
 	}
-	if r.still.Load() != nil { // the other direction has ended too
-		return
+	if last {
+		return true
 	}
 	if t := time.AfterFunc(r.halfClosed, r.stalled); !r.still.CompareAndSwap(nil, t) {
 		t.Stop()
 	}
+	return true
 }
 
-// copy copies until src ends, which is nil, or fails, or until dst does not listen: then heard is false.
-func (r *relay) copy(dst, src upstream.Conn, d Direction) (heard bool, err error) {
-	buf := getBuffer()
-	defer putBuffer(buf)
-	for {
-		n, readErr := src.Read(buf[:])
-		if n > 0 {
-			n, err := dst.Write(buf[:n])
-			r.moved(d, n)
-			if err != nil {
-				return false, fmt.Errorf("write: %w", err)
-			}
-		}
-		if errors.Is(readErr, io.EOF) {
-			return true, nil
-		}
-		if readErr != nil {
-			return true, fmt.Errorf("read: %w", readErr)
-		}
-	}
+// isSocket says whether the ends of a connection's directions are the kernel's.
+func isSocket(c upstream.Conn) bool {
+	_, ok := c.(syscall.Conn)
+	return ok
 }
 
 func (r *relay) moved(d Direction, n int) {
@@ -136,7 +125,8 @@ func (r *relay) moved(d Direction, n int) {
 }
 
 func (r *relay) stalled() {
-	r.abort(fmt.Errorf("half-closed, and nothing moved for %s", r.halfClosed))
+	r.fail(fmt.Errorf("half-closed, and nothing moved for %s", r.halfClosed))
+	r.reset()
 }
 
 func (r *relay) failure() error {
@@ -153,9 +143,8 @@ func (r *relay) fail(err error) {
 	}
 }
 
-// abort resets both sides, which ends both directions.
-func (r *relay) abort(err error) {
-	r.fail(err)
+// reset aborts both sides, which ends both directions.
+func (r *relay) reset() {
 	_ = r.a.Reset()
 	_ = r.b.Reset()
 }

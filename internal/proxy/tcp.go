@@ -10,8 +10,8 @@ import (
 	"culvert/internal/upstream"
 )
 
-// firstBytes is how much of what a visitor sends at once is read before the service has answered. It is held for as
-// long as a visitor says nothing, so it is no more than a first request or a ClientHello needs.
+// firstBytes is how much of what a visitor sends at once is read before the service has answered: no more than a first
+// request or a ClientHello needs, because it is held until the service is there.
 const firstBytes = 4 << 10
 
 // TCPConfig is what a TCP needs.
@@ -28,7 +28,8 @@ type TCPConfig struct {
 
 // TCP carries the visitors of one port to one upstream. It is safe for concurrent use.
 type TCP struct {
-	cfg TCPConfig
+	cfg  TCPConfig
+	port portMetrics
 }
 
 // NewTCP makes a TCP; it opens nothing.
@@ -39,44 +40,73 @@ func NewTCP(cfg TCPConfig) *TCP {
 	if cfg.HalfClosedTimeout <= 0 {
 		cfg.HalfClosedTimeout = halfClosedTimeout
 	}
-	return &TCP{cfg}
+	return &TCP{cfg, cfg.Metrics.tcpPort(cfg.Label)}
 }
 
 // Serve sees one visitor through: it owns the connection and returns when it is closed. A visitor that gets no service
 // gets a reset, never an end of data, which would look like an answer. The end of the context resets both sides.
 func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
-	defer t.cfg.Metrics.tcpConnection(t.cfg.Label)()
-	visit := &upstream.Visit{
-		ID:          newID(),
-		Source:      addrPort(visitor.RemoteAddr()),
-		Destination: addrPort(visitor.LocalAddr()),
-		First:       upstream.ReadFirst(visitor, firstBytes),
-	}
-	defer visit.First.Wait() // the connection is closed by then
-	log := t.cfg.Log.With("conn", visit.ID, "port", t.cfg.Label)
-	start := time.Now()
-
-	d, member, err := t.dial(ctx, visit)
-	if err != nil {
-		_ = visitor.Reset()
-		level := slog.LevelWarn
-		if r := upstream.ReasonOf(err); r == upstream.Canceled || r == upstream.NoMember { // counted, and no news
-			level = slog.LevelDebug
-		}
-		log.Log(ctx, level, "no connection for the visitor", "source", visit.Source, "reason", upstream.ReasonOf(err), "err", err)
+	t.port.begun()
+	defer t.port.ended()
+	p := &passage{id: newID(), start: time.Now()}
+	r := t.connect(ctx, visitor, p)
+	if r == nil {
 		return
 	}
-	log.Debug("connection open", "source", visit.Source, "member", member.Name(), "after", time.Since(start))
-	r := relay{
-		a: visit.First.Rest(visitor, d.FirstSent), b: d.Conn,
-		count: t.cfg.Metrics.tcpBytes, halfClosed: t.cfg.HalfClosedTimeout,
+	err := r.run(ctx)
+	if t.tells(ctx) {
+		t.log(p).Debug("connection closed", "member", p.member.Name(), "after", time.Since(p.start), "err", err)
 	}
+}
+
+// passage is what is told of a connection.
+type passage struct {
+	id     string
+	start  time.Time
+	member upstream.Member
+}
+
+// tells says whether what happens to every connection is logged at all: finding that out for each line costs more.
+func (t *TCP) tells(ctx context.Context) bool { return t.cfg.Log.Enabled(ctx, slog.LevelDebug) }
+
+func (t *TCP) log(p *passage) *slog.Logger { return t.cfg.Log.With("conn", p.id, "port", t.cfg.Label) }
+
+// connect finds a service for the visitor and joins the two; nil if there is none, and then the visitor is gone.
+// It is apart from Serve so that nothing of the search is held for as long as the connection lasts.
+func (t *TCP) connect(ctx context.Context, visitor upstream.Conn, p *passage) *relay {
+	first := upstream.ReadFirst(visitor, firstBytes)
+	asked := &upstream.Visit{
+		ID: p.id, Source: addrPort(visitor.RemoteAddr()), Destination: addrPort(visitor.LocalAddr()), First: first,
+	}
+	d, member, err := t.dial(ctx, asked)
+	if err != nil {
+		_ = visitor.Reset()
+		first.Wait()
+		t.failed(ctx, p, asked, err)
+		return nil
+	}
+	p.member = member
+	if t.tells(ctx) {
+		t.log(p).Debug("connection open", "source", asked.Source, "member", p.member.Name(), "after", time.Since(p.start))
+	}
+	r := &relay{a: visitor, b: d.Conn, count: t.cfg.Metrics.tcpBytes, halfClosed: t.cfg.HalfClosedTimeout}
+	r.first, r.firstErr = first.Stop()
 	if d.FirstSent {
-		sent, _ := visit.First.Bytes()
-		t.cfg.Metrics.tcpBytes(In, len(sent))
+		t.cfg.Metrics.tcpBytes(In, len(r.first))
+		r.first = nil
 	}
-	err = r.run(ctx)
-	log.Debug("connection closed", "member", member.Name(), "after", time.Since(start), "err", err)
+	return r
+}
+
+func (t *TCP) failed(ctx context.Context, p *passage, asked *upstream.Visit, err error) {
+	level := slog.LevelWarn
+	reason := upstream.ReasonOf(err)
+	if reason == upstream.Canceled || reason == upstream.NoMember { // counted, and no news
+		level = slog.LevelDebug
+	}
+	if t.cfg.Log.Enabled(ctx, level) {
+		t.log(p).Log(ctx, level, "no connection for the visitor", "source", asked.Source, "reason", reason, "err", err)
+	}
 }
 
 // dial finds a member for the visit. A visitor that goes away ends the search.

@@ -49,6 +49,16 @@ func (c *tcpConn) Reset() error {
 	return c.Close()
 }
 
+// SyscallConn gives the connection's descriptor, to wait for it without a buffer. An end of data that is read from it
+// may be a reset: Read tells.
+func (c *tcpConn) SyscallConn() (syscall.RawConn, error) {
+	s, ok := c.halfCloser.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return s.SyscallConn()
+}
+
 // NetConn is the connection underneath, for socket options and for the kernel's own copying.
 func (c *tcpConn) NetConn() net.Conn { return c.halfCloser }
 

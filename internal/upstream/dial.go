@@ -13,6 +13,7 @@ const minPatience = time.Second
 // Dial makes a connection to the first member, in the balancer's order, that gives one, and says which it was.
 // The caller owns the connection.
 //
+// Members that are not usable are not tried, those that are suspect after the others.
 // A member that fails is followed at once by the next one, but only while it is certain that no visitor byte reached a
 // service: a *DialError without MaybeSent certifies that, any other error does not. When nothing is left to try, or
 // the context has ended, the last error is returned, as a *DialError.
@@ -31,7 +32,7 @@ func (u *Upstream) Dial(ctx context.Context, v *Visit) (Dialed, Member, error) {
 		}
 	}
 	u.failed(nil, NoMember)
-	return Dialed{}, nil, &DialError{Reason: NoMember, Err: fmt.Errorf("upstream %s has no member", u.name)}
+	return Dialed{}, nil, &DialError{Reason: NoMember, Err: fmt.Errorf("upstream %s has no usable member", u.name)}
 }
 
 func (u *Upstream) failed(m Member, r Reason) {
@@ -41,13 +42,17 @@ func (u *Upstream) failed(m Member, r Reason) {
 }
 
 // Visit is the visit as the i-th candidate is to see it: with patience while another candidate is left, without a limit
-// of its own for the last. v itself stays as it is.
+// of its own for the last. v itself stays as it is, and is given back if it is what the candidate is to see.
 func (c Candidates) Visit(v *Visit, i int) *Visit {
-	visit := *v
-	visit.Patience = 0
+	var patience time.Duration
 	if i < c.Len()-1 {
-		visit.Patience = max(v.Patience, minPatience)
+		patience = max(v.Patience, minPatience)
 	}
+	if patience == v.Patience {
+		return v
+	}
+	visit := *v
+	visit.Patience = patience
 	return &visit
 }
 

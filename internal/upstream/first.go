@@ -1,45 +1,66 @@
 package upstream
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // MaxFirst is the most that a First reads.
-const MaxFirst = 32 << 10
+const MaxFirst = MaxRead
 
 // First is the first bytes of a visitor, read once while the connection to a service is being made and held until it
-// is certain which service gets them.
+// is certain which service gets them. While the visitor says nothing it holds no buffer, and once there is something
+// just what was said.
 //
-// From ReadFirst on, the connection's read side belongs to the First; Rest hands it on.
+// From ReadFirst on, the connection's read side belongs to the First; Stop gives it back.
 type First struct {
-	ready chan struct{}
-	buf   []byte
-	err   error
+	ready   chan struct{}
+	buf     []byte
+	err     error
+	reader  Reader
+	stopped atomic.Bool
 
 	mu     sync.Mutex
 	failed func()
 }
 
-// ReadFirst starts the one read of conn, of at most limit and MaxFirst bytes. The goroutine that reads ends when the
-// read returns; to end it early the owner closes conn or gives it a deadline.
+// ReadFirst starts the one read of conn, of at most limit and MaxFirst bytes. What is there already is read at once;
+// otherwise a goroutine waits for it, which ends with the read or by Stop.
 func ReadFirst(conn net.Conn, limit int) *First {
 	f := &First{ready: make(chan struct{})}
-	go f.read(conn, min(max(limit, 1), MaxFirst))
+	f.reader.init(conn, limit)
+	if p, err := f.reader.Now(); len(p) > 0 || err != nil {
+		f.take(p, err)
+		return f
+	}
+	go f.wait()
 	return f
 }
 
-func (f *First) read(conn net.Conn, limit int) {
-	buf := make([]byte, limit)
-	n := 0
-	for n == 0 && f.err == nil {
-		n, f.err = conn.Read(buf)
+func (f *First) wait() {
+	var p []byte
+	var err error
+	for len(p) == 0 && err == nil {
+		p, err = f.reader.Next()
 	}
-	f.buf = buf[:n]
-	close(f.ready)
+	if f.stopped.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	f.take(p, err)
 	f.report()
+}
+
+// take keeps what was read.
+func (f *First) take(p []byte, err error) {
+	f.buf, f.err = bytes.Clone(p), err
+	f.reader.Release()
+	close(f.ready)
 }
 
 // report calls the function that waits for a failure, if there is both.
@@ -53,11 +74,11 @@ func (f *First) report() {
 	}
 }
 
-// Ready is closed when the bytes are there, or the visitor has ended or failed.
+// Ready is closed when the bytes are there, or the visitor has ended or failed, or Stop was called.
 func (f *First) Ready() <-chan struct{} { return f.ready }
 
 // Bytes waits for the read and gives what it gave: bytes, or an error, or both; io.EOF is a visitor that has ended its
-// side before sending more. The bytes must not be changed.
+// side before sending more. After a Stop that came first it is neither. The bytes must not be changed.
 func (f *First) Bytes() ([]byte, error) {
 	<-f.ready
 	return f.buf, f.err
@@ -65,6 +86,21 @@ func (f *First) Bytes() ([]byte, error) {
 
 // Wait waits for the end of the read.
 func (f *First) Wait() { <-f.ready }
+
+// Stop ends the wait for the visitor's bytes, gives what Bytes gives, and hands the connection's read side to the caller:
+// no goroutine of the First is left. It moves the connection's read deadline and leaves it without one.
+// There may be one Stop, when nobody else asks any more.
+func (f *First) Stop() ([]byte, error) {
+	select {
+	case <-f.ready:
+	default:
+		f.stopped.Store(true)
+		_ = f.reader.conn.SetReadDeadline(time.Unix(1, 0)) // fails on a closed connection, which ends the wait too
+		<-f.ready
+		_ = f.reader.conn.SetReadDeadline(time.Time{})
+	}
+	return f.buf, f.err
+}
 
 // OnFailure has fn called, at most once, when the visitor fails before its first bytes are there (a reset, not an
 // orderly end), so that nothing need be dialled for it any more. There is one fn: a later one replaces an earlier.

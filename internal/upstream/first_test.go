@@ -2,60 +2,109 @@ package upstream
 
 import (
 	"io"
-	"strings"
+	"net"
 	"testing"
 )
 
-func TestRestBeginsWithTheFirstBytes(t *testing.T) {
+func TestFirstGivesWhatTheVisitorSays(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		sent bool
-		want string
+		wait func(*First) // after the bytes were sent
 	}{
-		{"they are still to be sent", false, "hello world"},
-		{"they were sent", true, " world"},
+		{"asked for its bytes", func(f *First) { _, _ = f.Bytes() }},
+		{"waited for", func(f *First) { f.Wait() }},
+		{"ready", func(f *First) { <-f.Ready() }},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			near, far := tcpPair(t)
-			if _, err := io.WriteString(near, "hello world"); err != nil {
-				t.Fatal(err)
-			}
-			near.CloseWrite()
-			f := ReadFirst(far, 5)
-			<-f.Ready()
-			if p, err := f.Bytes(); string(p) != "hello" || err != nil {
-				t.Errorf("first bytes are %q, %v, want hello", p, err)
-			}
-			p, err := io.ReadAll(f.Rest(FromTCP(far), tt.sent))
-			if string(p) != tt.want || err != nil {
-				t.Errorf("the rest is %q, %v, want %q and an end", p, err, tt.want)
-			}
-			f.Wait()
-		})
+		for _, said := range []string{"before", "after"} {
+			t.Run(tt.name+", said "+said, func(t *testing.T) {
+				near, far := tcpPair(t)
+				say := func() {
+					if _, err := io.WriteString(near, "hello world"); err != nil {
+						t.Fatal(err)
+					}
+					near.CloseWrite()
+				}
+				if said == "before" {
+					say()
+				}
+				f := ReadFirst(far, 5)
+				if said == "after" {
+					say()
+				}
+				tt.wait(f)
+				if p, err := f.Bytes(); string(p) != "hello" || err != nil {
+					t.Errorf("first bytes are %q, %v, want hello", p, err)
+				}
+				if p, err := f.Stop(); string(p) != "hello" || err != nil {
+					t.Errorf("at the stop they are %q, %v, want hello", p, err)
+				}
+				if p, err := io.ReadAll(far); string(p) != " world" || err != nil {
+					t.Errorf("the rest is %q, %v, want world and an end", p, err)
+				}
+			})
+		}
 	}
 }
 
-func TestRestGivesBytesInPieces(t *testing.T) {
+func TestStopOfASilentVisitorGivesTheConnectionBack(t *testing.T) {
 	near, far := tcpPair(t)
-	if _, err := io.WriteString(near, "abcdef"); err != nil {
+	for range 3 { // a second First may follow
+		f := ReadFirst(far, 10)
+		f.OnFailure(func() { t.Error("a stop was reported as a failure") })
+		if p, err := f.Stop(); len(p) != 0 || err != nil {
+			t.Errorf("at the stop there are %q, %v, want nothing", p, err)
+		}
+		<-f.Ready()
+	}
+	if _, err := io.WriteString(near, "late"); err != nil {
 		t.Fatal(err)
 	}
-	near.Close()
-	f := ReadFirst(far, MaxFirst)
-	var got strings.Builder
-	r := f.Rest(FromTCP(far), false)
-	for p := make([]byte, 4); ; {
-		n, err := r.Read(p)
-		got.Write(p[:n])
-		if err == io.EOF {
-			break
+	if _, err := io.ReadFull(far, make([]byte, 4)); err != nil {
+		t.Errorf("read after the stop: %v", err)
+	}
+}
+
+// TestStopLosesNothing stops while the visitor speaks.
+func TestStopLosesNothing(t *testing.T) {
+	const words = "never lost"
+	for i := range 300 {
+		near, far := tcpPair(t)
+		f := ReadFirst(far, 100)
+		said := make(chan struct{})
+		go func() {
+			defer close(said)
+			_, _ = io.WriteString(near, words)
+			near.Close()
+		}()
+		if i%2 == 0 {
+			<-said
 		}
+		first, err := f.Stop()
 		if err != nil {
 			t.Fatal(err)
 		}
+		rest, err := io.ReadAll(far)
+		if all := string(first) + string(rest); all != words || err != nil {
+			t.Fatalf("%q and %q, %v, want %q together", first, rest, err, words)
+		}
+		<-said
+		far.Close()
 	}
-	if got.String() != "abcdef" {
-		t.Errorf("got %q", got.String())
+}
+
+// TestFirstOfAPipe reads a connection without a descriptor.
+func TestFirstOfAPipe(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	f := ReadFirst(far, 10)
+	if p, err := f.Stop(); len(p) != 0 || err != nil {
+		t.Errorf("at the stop there are %q, %v, want nothing", p, err)
+	}
+	f = ReadFirst(far, 10)
+	go func() { _, _ = io.WriteString(near, "hello") }()
+	if p, err := f.Bytes(); string(p) != "hello" || err != nil {
+		t.Errorf("first bytes are %q, %v, want hello", p, err)
 	}
 }
 
@@ -69,8 +118,8 @@ func TestFirstOfAVisitorThatEnds(t *testing.T) {
 		t.Errorf("first bytes are %q, %v, want EOF", p, err)
 	}
 	f.OnFailure(func() { t.Error("an orderly end was reported as a failure") })
-	if _, err := f.Rest(FromTCP(far), false).Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the rest is %v, want EOF", err)
+	if _, err := f.Stop(); err != io.EOF {
+		t.Errorf("the stop gives %v, want EOF", err)
 	}
 }
 
@@ -83,8 +132,8 @@ func TestFirstReportsAFailureOnce(t *testing.T) {
 		_ = FromTCP(near).Reset()
 		<-failed
 		f.Wait()
-		if _, err := f.Rest(FromTCP(far), false).Read(make([]byte, 1)); err == nil || err == io.EOF {
-			t.Errorf("the rest is %v, want the failure", err)
+		if _, err := f.Stop(); err == nil || err == io.EOF {
+			t.Errorf("the stop gives %v, want the failure", err)
 		}
 	})
 	t.Run("asked after", func(t *testing.T) {
@@ -105,4 +154,7 @@ func TestFirstEndsWithTheConnection(t *testing.T) {
 	f := ReadFirst(far, 10)
 	far.Close()
 	f.Wait()
+	if _, err := f.Stop(); err == nil || err == io.EOF {
+		t.Errorf("the stop gives %v, want that the connection is closed", err)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -23,7 +25,9 @@ type StaticConfig struct {
 // Static is a member with a fixed address. It connects before any visitor byte is sent, so another member can be tried
 // after each of its failures.
 type Static struct {
-	cfg StaticConfig
+	cfg    StaticConfig
+	dialer net.Dialer     // without a timeout
+	addr   netip.AddrPort // Address of a "tcp" network that need not be looked up
 }
 
 // NewStatic makes a member; nothing is looked up or opened.
@@ -41,7 +45,14 @@ func NewStatic(cfg StaticConfig) *Static {
 			cfg.TLS.ServerName = host
 		}
 	}
-	return &Static{cfg}
+	s := &Static{cfg: cfg}
+	if cfg.Network == "tcp" {
+		s.addr, _ = netip.ParseAddrPort(cfg.Address)
+	}
+	if s.addr.Addr().IsLoopback() || strings.HasPrefix(cfg.Address, "localhost:") {
+		s.dialer.KeepAlive = -1 // this machine does not vanish silently, and asking costs system calls
+	}
+	return s
 }
 
 // Name is the member's name.
@@ -52,14 +63,22 @@ func (s *Static) Protocol() Protocol { return s.cfg.Protocol }
 
 // Dial connects. The service acknowledges by accepting the connection, so the visit's patience bounds just that.
 func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
+	if s.cfg.TLS != nil {
+		return s.dialTLS(ctx, v)
+	}
+	c, err := s.connect(ctx, v.Patience)
+	if err != nil {
+		return Dialed{}, s.failure(ctx, err)
+	}
+	return Dialed{Conn: FromTCP(c)}, nil
+}
+
+func (s *Static) dialTLS(ctx context.Context, v *Visit) (Dialed, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ConnectTimeout)
 	defer cancel()
 	c, err := s.connect(ctx, v.Patience)
 	if err != nil {
 		return Dialed{}, s.failure(ctx, err)
-	}
-	if s.cfg.TLS == nil {
-		return Dialed{Conn: FromTCP(c)}, nil
 	}
 	t := tls.Client(c, s.cfg.TLS)
 	if err := t.HandshakeContext(ctx); err != nil {
@@ -69,13 +88,20 @@ func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 	return Dialed{Conn: &tlsConn{Conn: t, under: c}}, nil
 }
 
+// connect takes no longer than the connect timeout and, if there is one, the patience.
 func (s *Static) connect(ctx context.Context, patience time.Duration) (halfCloser, error) {
+	d := s.dialer
+	d.Timeout = s.cfg.ConnectTimeout
 	if patience > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
+		d.Timeout = min(d.Timeout, patience)
 	}
-	var d net.Dialer
+	if s.addr.IsValid() {
+		c, err := d.DialTCP(ctx, s.cfg.Network, netip.AddrPort{}, s.addr)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
 	c, err := d.DialContext(ctx, s.cfg.Network, s.cfg.Address)
 	if err != nil {
 		return nil, err

@@ -55,20 +55,8 @@ func (u *Upstream) Remove(m Member) {
 // Members is the present set, in the order in which they were added. It must not be changed.
 func (u *Upstream) Members() []Member { return *u.members.Load() }
 
-// Candidates is the present set in the order in which the next connection is to try them.
+// Candidates is the set of members that are usable now, in the order in which the next connection is to try them.
 func (u *Upstream) Candidates() Candidates {
 	members := *u.members.Load()
-	return Candidates{members: members, order: u.order.Order(len(members))}
+	return rank(members, u.order.Order(len(members)))
 }
-
-// Candidates is an ordered set of members. It does not change when the upstream does.
-type Candidates struct {
-	members []Member
-	order   balancer.Order
-}
-
-// Len is the number of candidates.
-func (c Candidates) Len() int { return len(c.members) }
-
-// At is the i-th candidate to try, from 0. It panics if i is out of range.
-func (c Candidates) At(i int) Member { return c.members[c.order.At(i)] }

@@ -1,0 +1,210 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"culvert/internal/upstream"
+)
+
+func TestRelayBeginsWithWhatWasRead(t *testing.T) {
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name  string
+		first string
+		ended error
+		rest  string // what the visitor says after that, before it ends
+		want  string
+		err   error
+	}{
+		{"nothing was read", "", nil, "world", "world", nil},
+		{"bytes were read", "hello ", nil, "world", "hello world", nil},
+		{"bytes and the end", "hello", io.EOF, "", "hello", nil},
+		{"the end", "", io.EOF, "", "", nil},
+		{"a failure", "", broken, "", "", broken},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			eachWay(t, func(t *testing.T, w way) {
+				visitor, a := pair(t)
+				b, service := pair(t)
+				r := relay{
+					a: w.a(upstream.FromTCP(a)), b: w.b(upstream.FromTCP(b)), halfClosed: time.Minute,
+					first: []byte(tt.first), firstErr: tt.ended,
+				}
+				done := make(chan error, 1)
+				go func() { done <- r.run(t.Context()) }()
+				say(t, visitor, tt.rest)
+				_ = visitor.CloseWrite()
+				p, err := io.ReadAll(service)
+				if (err != nil) != (tt.err != nil) || tt.err == nil && string(p) != tt.want {
+					t.Errorf("the service read %q, %v, want %q", p, err, tt.want)
+				}
+				service.Close()
+				if err := <-done; !errors.Is(err, tt.err) {
+					t.Errorf("relay gave %v, want %v", err, tt.err)
+				}
+			})
+		})
+	}
+}
+
+// slowToEnd is a Conn whose CloseWrite and Reset wait, as they may over TLS.
+type slowToEnd struct {
+	upstream.Conn
+	goOn chan struct{}
+}
+
+func (s slowToEnd) CloseWrite() error {
+	<-s.goOn
+	return s.Conn.CloseWrite()
+}
+
+func (s slowToEnd) Reset() error {
+	<-s.goOn
+	return s.Conn.Reset()
+}
+
+// watched says when done has returned.
+type watched struct {
+	pumped
+	returned chan struct{}
+}
+
+func (w watched) Push(dst net.Conn, moved func(int), done func(readErr, writeErr error)) {
+	w.pumped.Push(dst, moved, func(readErr, writeErr error) {
+		done(readErr, writeErr)
+		close(w.returned)
+	})
+}
+
+func TestTheGoroutineOfAStreamIsNotHeld(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		ends func(service *net.TCPConn)
+	}{
+		{"the service ends", func(c *net.TCPConn) { _ = c.CloseWrite() }},
+		{"the service resets", func(c *net.TCPConn) { _ = upstream.FromTCP(c).Reset() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			visitor, a := pair(t)
+			b, service := pair(t)
+			w := watched{pumped{upstream.FromTCP(b)}, make(chan struct{})}
+			slow := slowToEnd{upstream.FromTCP(a), make(chan struct{})}
+			done := make(chan error, 1)
+			go func() { done <- Relay(t.Context(), slow, w, nil) }()
+			tt.ends(service)
+			<-w.returned
+			close(slow.goOn)
+			_ = visitor.CloseWrite()
+			<-done
+		})
+	}
+}
+
+func TestRelayAllocatesNothingForWhatMoves(t *testing.T) {
+	eachWay(t, func(t *testing.T, w way) {
+		j := w.join(t, t.Context())
+		go echo(j.service)
+		msg := make([]byte, 512)
+		if n := testing.AllocsPerRun(200, func() {
+			_, _ = j.visitor.Write(msg)
+			if _, err := io.ReadFull(j.visitor, msg); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 0 && !raceEnabled() { // with the race detector, pools lose what they hold
+			t.Errorf("%v allocations for a message there and back, want 0", n)
+		}
+		j.visitor.Close()
+		j.service.Close()
+		<-j.done
+	})
+}
+
+// TestIdleRelayCostsLittle has relays that carried something and are idle. What a stream itself costs is not in it.
+func TestIdleRelayCostsLittle(t *testing.T) {
+	socket := ways()[0].a
+	for _, tt := range []struct {
+		way        way
+		directions int // in which something moves
+		goroutines int
+		kib        float64
+	}{
+		{way{"sockets", socket, socket}, 2, 2, 12},
+		{way{"a socket and a stream", socket, func(c upstream.Conn) upstream.Conn { return &silent{Conn: c} }}, 1, 1, 6},
+	} {
+		t.Run(tt.way.name, func(t *testing.T) {
+			const n = 200
+			var sides [][2]upstream.Conn
+			for range n {
+				visitor, a := pair(t)
+				b, service := pair(t)
+				sides = append(sides, [2]upstream.Conn{tt.way.a(upstream.FromTCP(a)), tt.way.b(upstream.FromTCP(b))})
+				say(t, visitor, "hello")
+				say(t, service, "hello")
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done, moved := make(chan error, n), make(chan int, 2*n)
+			before := spent()
+			for _, s := range sides {
+				go func() { done <- Relay(ctx, s[0], s[1], func(_ Direction, n int) { moved <- n }) }()
+			}
+			for range n * tt.directions {
+				<-moved
+			}
+			after := spent()
+			goroutines := float64(after.goroutines-before.goroutines) / n
+			kib := float64(after.bytes-before.bytes) / n / 1024
+			t.Logf("%.2f goroutines and %.1f KiB, of these %.1f of stacks", goroutines, kib, float64(after.stacks-before.stacks)/n/1024)
+			if goroutines > float64(tt.goroutines)+0.1 || kib > tt.kib && !raceEnabled() {
+				t.Errorf("%.2f goroutines and %.1f KiB for each, want %d and %.0f", goroutines, kib, tt.goroutines, tt.kib)
+			}
+			cancel()
+			for range n {
+				<-done
+			}
+		})
+	}
+}
+
+// silent is a stream that pulls and has nothing to push.
+type silent struct {
+	upstream.Conn
+	once sync.Once
+	done func(readErr, writeErr error)
+}
+
+func (s *silent) Pull(src io.Reader, moved func(int)) (readErr, writeErr error) {
+	return transfer(s.Conn, src.(net.Conn), moved)
+}
+
+func (s *silent) Push(_ net.Conn, _ func(int), done func(readErr, writeErr error)) { s.done = done }
+
+func (s *silent) Reset() error {
+	s.once.Do(func() { s.done(net.ErrClosed, nil) })
+	return s.Conn.Reset()
+}
+
+type memorySpent struct{ goroutines, bytes, stacks int }
+
+// spent is what the process has in use, after what nobody needs has gone.
+func spent() memorySpent {
+	debug.FreeOSMemory() // collects, which shrinks stacks
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return memorySpent{runtime.NumGoroutine(), int(m.HeapAlloc + m.StackInuse), int(m.StackInuse)}
+}
+
+// raceEnabled says whether the race detector is on, which makes everything larger.
+func raceEnabled() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
+}
