@@ -14,8 +14,10 @@ import (
 	"culvert/internal/admin"
 	"culvert/internal/auth"
 	"culvert/internal/control"
+	"culvert/internal/cork"
 	"culvert/internal/entrypoint"
 	"culvert/internal/pki"
+	carrier "culvert/internal/tunnel/tls"
 	"culvert/internal/tunnel/ws"
 )
 
@@ -46,14 +48,16 @@ func (p *controlPort) listen() error {
 		MaxUnauthenticated: cfg.MaxUnauthenticated, MaxPerSource: cfg.MaxUnauthenticatedPerSource,
 		Log: p.server.log.With(subsystem, "entrypoint"), OnRefused: p.metrics.CountRefused,
 	})
+	l = cork.Listener{Listener: l}
 	if certificate != nil {
 		l = entrypoint.NewTLS(l, entrypoint.TLSConfig{
 			TLS: &tls.Config{
-				GetCertificate: certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+				GetCertificate: certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1", carrier.Protocol},
 				DynamicRecordSizingDisabled: true,
 			},
 			Log: p.server.log.With(subsystem, "entrypoint"), OnRefused: p.metrics.CountRefused,
 		})
+		l = entrypoint.NewSplit(l, carrier.Protocol, p.take)
 	}
 	p.listener = l
 	p.http = &http.Server{
@@ -95,6 +99,18 @@ func (p *controlPort) certificate() (get func(*tls.ClientHelloInfo) (*tls.Certif
 		return pair.GetCertificate, nil, nil
 	default:
 		return nil, nil, nil
+	}
+}
+
+// refusedToken is the reason of a connection of bare TLS that showed no good token in time.
+const refusedToken = "token"
+
+// take sees a client that came by bare TLS to its session.
+func (p *controlPort) take(c *tls.Conn) {
+	source := c.RemoteAddr()
+	if err := p.server.sessions.ServeTLS(c, func() { entrypoint.Admit(c) }); err != nil {
+		p.server.log.Debug("control connection refused", subsystem, "entrypoint", "source", source, "reason", refusedToken, "err", err)
+		p.metrics.CountRefused(refusedToken)
 	}
 }
 

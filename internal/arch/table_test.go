@@ -34,13 +34,13 @@ func table() []row {
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
 		{"control", []string{"auth", "mux", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
-		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/ws", "upstream", "upstream/fileserver"}},
+		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// Level 4 to 6: settings, assembly, commands.
 		{"config", []string{"auth", "hostname", "tunnel", "client"}},
 		{"app", []string{
-			"admin", "auth", "client", "config", "control", "entrypoint", "mux", "pki", "proxy", "router",
-			"tunnel", "tunnel/ws", "upstream", "upstream/fileserver",
+			"admin", "auth", "client", "config", "control", "cork", "entrypoint", "mux", "pki", "proxy", "router",
+			"tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver",
 		}},
 		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config"}},
