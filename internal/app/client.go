@@ -12,12 +12,16 @@ import (
 
 // NewClient assembles a client, to be Run once. It opens nothing.
 func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Client, error) {
+	proxy := http.ProxyFromEnvironment
+	if cfg.ProxyURL != nil {
+		proxy = http.ProxyURL(cfg.ProxyURL)
+	}
 	return client.New(client.Config{
 		Software:  version.Version,
 		URLs:      cfg.URLs,
 		Token:     cfg.Token,
 		Trust:     pki.Trust{Auto: cfg.AutoTLS, CAFile: cfg.TLSCA},
-		Proxy:     http.ProxyFromEnvironment,
+		Proxy:     proxy,
 		ID:        cfg.ID,
 		Labels:    cfg.Labels,
 		StateDir:  cfg.StateDir,

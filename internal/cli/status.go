@@ -113,7 +113,7 @@ func fetchStatus(ctx context.Context, cfg config.Status) ([]byte, error) {
 
 // statusRoots are the authorities to trust; nil for the system's.
 func statusRoots(ctx context.Context, cfg config.Status) (*x509.CertPool, error) {
-	if cfg.URL.Scheme != "wss" {
+	if cfg.URL.Scheme == "ws" {
 		return nil, nil
 	}
 	token := cfg.Token.Reveal()
@@ -132,9 +132,9 @@ func explain(err error, cfg config.Status) error {
 
 // statusURL is the address of the status beside that of the clients: wss://host:8123/connect becomes https://host:8123/status.
 func statusURL(u *url.URL) string {
-	scheme := "http"
-	if u.Scheme == "wss" {
-		scheme = "https"
+	scheme := "https"
+	if u.Scheme == "ws" {
+		scheme = "http"
 	}
 	path := strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), "/connect") + "/status"
 	return (&url.URL{Scheme: scheme, Host: u.Host, Path: path}).String()

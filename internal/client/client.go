@@ -26,7 +26,7 @@ type Config struct {
 	URLs      []*url.URL
 	Token     auth.Secret
 	Trust     pki.Trust                             // how servers are verified
-	Proxy     func(*http.Request) (*url.URL, error) // chooses an HTTP proxy; nil means none
+	Proxy     func(*http.Request) (*url.URL, error) // chooses a forward proxy; nil means none
 	ID        string                                // the operator's name for the client; "" means the one of the state folder
 	Labels    map[string]string
 	StateDir  string // keeps the identity over restarts; "" means that there is none

@@ -1,10 +1,7 @@
 package config
 
 import (
-	"fmt"
-	"net"
 	"net/url"
-	"strings"
 
 	"culvert/internal/client"
 )
@@ -23,13 +20,16 @@ type Client struct {
 
 	// URLs are the servers: scheme, host:port and path, all present. Resolve makes them of URL.
 	URLs []*url.URL
+	// ProxyURL is the forward proxy that was asked for; nil means that of the environment. Resolve makes it of HTTPProxy.
+	ProxyURL *url.URL
 	// Upstreams are what is offered. Resolve makes them of Upstream and Ports.
 	Upstreams []client.Upstream
 }
 
 // Remote is which servers to connect to, and what to trust them by.
 type Remote struct {
-	URL []string `flag:"url" oldshort:"r" unit:"URL" group:"Connection" help:"server: wss://HOST[:PORT][/PATH], port 443 and path /connect if left out; repeatable"`
+	URL       []string `flag:"url" oldshort:"r" unit:"URL" group:"Connection" help:"server: wss://HOST[:PORT][/PATH], port 443 and path /connect if left out, or tls://HOST[:PORT]; repeatable"`
+	HTTPProxy string   `flag:"http-proxy" shown:"that of the environment" unit:"URL" group:"Connection" help:"forward proxy to the server: http://[NAME:PASSWORD@]HOST:PORT, https:// or socks5:// likewise"`
 	ServerTrust
 }
 
@@ -65,7 +65,7 @@ func NewClient(mode Mode) Client {
 // named and then everything else. The error is Problems. When a unit or manifest is asked for, files are left alone.
 func (c *Client) Resolve(env Environment) error {
 	var found Problems
-	c.URLs, c.Upstreams = nil, nil
+	c.URLs, c.ProxyURL, c.Upstreams = nil, nil, nil
 	for _, raw := range c.URL {
 		u, err := parseURL(raw, c.InsecurePlaintext)
 		if err != nil {
@@ -75,6 +75,7 @@ func (c *Client) Resolve(env Environment) error {
 		c.URLs = append(c.URLs, u)
 	}
 	urls := len(found) == 0
+	found = append(found, c.parseProxy()...)
 	unread := c.parseUpstreams()
 	upstreams := len(unread) == 0
 	found = append(found, unread...)
@@ -135,7 +136,7 @@ func upstreamRemedy(mode Mode) string {
 // encrypted says whether any server is reached over TLS.
 func (c *Client) encrypted() bool {
 	for _, u := range c.URLs {
-		if u.Scheme == "wss" {
+		if u.Scheme != "ws" {
 			return true
 		}
 	}
@@ -180,69 +181,6 @@ func (c *Client) checkFiles() (found Problems) {
 		}
 	}
 	return found
-}
-
-const urlForm = "wss://HOST:8123"
-
-// withScheme is what was most likely meant by a URL without scheme.
-func withScheme(raw string) string {
-	host, port, ok := cutPort(raw)
-	if !ok {
-		port = "8123"
-	}
-	host, err := dialHost(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-	if _, bad := parsePort(port); err != nil || bad != nil {
-		return urlForm
-	}
-	return "wss://" + net.JoinHostPort(host, port)
-}
-
-// parseURL reads the address of a server's control port.
-func parseURL(raw string, plaintext bool) (*url.URL, *Problem) {
-	bad := func(remedy, fault string, args ...any) (*url.URL, *Problem) {
-		return nil, &Problem{Flag: "url", Fault: fmt.Sprintf(fault, args...), Remedy: remedy}
-	}
-	const form = "write " + urlForm
-	scheme, _, ok := strings.Cut(raw, "://")
-	if !ok {
-		return bad("write "+withScheme(raw), "%q has no scheme", shorten(raw))
-	}
-	u, err := url.Parse(raw)
-	if err != nil || u.User != nil { // either may hold a password: it is not quoted
-		return bad(form, "not a URL of scheme, host, port and path")
-	}
-	port := "443"
-	switch strings.ToLower(scheme) {
-	case "wss":
-	case "ws":
-		if !plaintext {
-			return bad("use wss://, or add --insecure-plaintext", "%q is not encrypted: anyone on the way could read the token", shorten(raw))
-		}
-		port = "80"
-	case "https", "http":
-		return bad("write wss://"+shorten(u.Host)+shorten(u.Path), "%q is the scheme of a website", scheme)
-	case "tls", "quic":
-		return bad("use wss://", "%s:// comes with a later version", scheme)
-	default:
-		return bad(form, "the scheme %q is unknown", shorten(scheme))
-	}
-	if u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return bad("give the token by --token-file", "%q has more than scheme, host, port and path", shorten(u.Scheme+"://"+u.Host+u.Path+"?…"))
-	}
-	host, err := dialHost(u.Hostname())
-	if err != nil {
-		return bad(form, "%s", err)
-	}
-	if p := u.Port(); p != "" || strings.HasSuffix(u.Host, ":") {
-		if _, err := parsePort(p); err != nil {
-			return bad(form, "%s", err)
-		}
-		port = p
-	}
-	if u.Path == "" || u.Path == "/" {
-		u.Path = "/connect"
-	}
-	return &url.URL{Scheme: strings.ToLower(scheme), Host: net.JoinHostPort(host, port), Path: u.Path}, nil
 }
 
 // Folders are the folders that upstreams serve, as typed.

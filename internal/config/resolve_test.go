@@ -99,6 +99,15 @@ func TestClientResolve(t *testing.T) {
 		{"a password in a URL", good + " --url=wss://user:canary@localhost", "--url: not a URL of scheme, host, port and path; write wss://HOST:8123"},
 		{"a query in a URL", good + " --url=wss://localhost?token=canary", `--url: "wss://localhost?…" has more than scheme, host, port and path; give the token by --token-file`},
 		{"another carrier", good + " --url=quic://localhost", "--url: quic:// comes with a later version; use wss://"},
+		{"bare TLS", good + " --url=tls://localhost", ""},
+		{"bare TLS with a path", good + " --url=tls://localhost/connect", "--url: tls:// has no path; leave the path out, or use wss://"},
+		{"a proxy", good + " --http-proxy=http://me:canary@proxy:3128", ""},
+		{"a proxy of IPv6", good + " --http-proxy=socks5://[::1]", ""},
+		{"a proxy without a scheme", good + " --http-proxy=proxy:3128", "--http-proxy: not a URL of scheme, host and port; write http://HOST:PORT"},
+		{"a proxy of another kind", good + " --http-proxy=ftp://me:canary@proxy:3128", `--http-proxy: the scheme "ftp" cannot be used; use http://, https:// or socks5://`},
+		{"a proxy with a path", good + " --http-proxy=http://me:canary@proxy/x", "--http-proxy: not a URL of scheme, host and port; write http://HOST:PORT"},
+		{"a proxy without a port", good + " --http-proxy=http://me:canary@proxy:", `--http-proxy: "" is not a port from 1 to 65535; write http://HOST:PORT`},
+		{"a proxy's password in a unit", good + " --generate=systemd --http-proxy=http://me:canary@proxy:3128", "--http-proxy: holds a password, which does not belong into a unit or manifest; leave it out, and set HTTPS_PROXY for the service"},
 		{"two for one host", good + " --upstream=*=http://localhost:81", "--upstream: *=http://localhost:80 and *=http://localhost:81 are both for every host; give one of them another host, path or port"},
 		{"two for one path", good + " --upstream=a/b=http://x,a/b/=http://y", "--upstream: a/b=http://x and a/b=http://y are both for host a/b; give one of them another host, path or port"},
 		{"two for one port", good + " --upstream=22=a:1,b:22", "--upstream: 22=a:1 and b:22 are both for port 22; give one of them another host, path or port"},
@@ -139,6 +148,7 @@ func TestURLsAreCompleted(t *testing.T) {
 	for raw, want := range map[string]string{
 		"wss://localhost": "wss://localhost:443/connect", "wss://LOCALHOST:8123/": "wss://localhost:8123/connect",
 		"WSS://[::1]/a/b": "wss://[::1]:443/a/b", "ws://h": "ws://h:80/connect",
+		"TLS://h": "tls://h:443", "tls://[::1]:8123/": "tls://[::1]:8123",
 	} {
 		u, problem := parseURL(raw, true)
 		if problem != nil {

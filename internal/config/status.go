@@ -16,7 +16,7 @@ func (o Output) JSON() bool { return o.Output == "json" }
 // Status is the configuration of the status command.
 type Status struct {
 	// ServerURL is the server as typed.
-	ServerURL string `flag:"url" oldshort:"r" unit:"URL" group:"Connection" help:"server: wss://HOST[:PORT], port 443 if left out"`
+	ServerURL string `flag:"url" oldshort:"r" unit:"URL" group:"Connection" help:"server: wss://HOST[:PORT] or tls://HOST[:PORT], port 443 if left out"`
 	ServerTrust
 	Credential
 	InsecureNoAuth bool          `flag:"insecure-no-auth" group:"Security" help:"ask without a token, a server that wants none"`
@@ -40,7 +40,7 @@ func (s *Status) Resolve(env Environment) error {
 	}
 	found = append(found, s.Credential.resolve(env)...)
 	found = append(found, needToken(&s.Credential, s.InsecureNoAuth)...)
-	found = append(found, s.ServerTrust.validate(&s.Credential, s.InsecureNoAuth, s.URL != nil && s.URL.Scheme == "wss")...)
+	found = append(found, s.ServerTrust.validate(&s.Credential, s.InsecureNoAuth, s.URL != nil && s.URL.Scheme != "ws")...)
 	if s.TLSCA != "" {
 		if err := checkCA(s.TLSCA); err != nil {
 			found.add("tls-ca", "", "%s", err)
