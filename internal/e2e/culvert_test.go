@@ -75,8 +75,14 @@ func (s *server) client(t *testing.T, args ...string) *process {
 // clientProgram starts a client command of this server: "client", or "http client", "tcp client".
 func (s *server) clientProgram(t *testing.T, command string, args ...string) *process {
 	t.Helper()
+	return s.clientBy(t, "wss://"+s.control, command, args...)
+}
+
+// clientBy starts a client command that reaches the server by another URL, as that of a relay.
+func (s *server) clientBy(t *testing.T, url, command string, args ...string) *process {
+	t.Helper()
 	argv := append([]string{culvert()}, strings.Fields(command)...)
-	argv = append(argv, "--url", "wss://"+s.control, "--token-file", s.state+"/token")
+	argv = append(argv, "--url", url, "--token-file", s.state+"/token")
 	return start(t, program{argv: append(argv, args...)})
 }
 
@@ -112,6 +118,8 @@ type status struct {
 		ClientID, RemoteAddr string
 		Since                time.Time
 		Upstreams            []string
+		Links, Resumes       int
+		RTTMillis            float64
 	}
 }
 

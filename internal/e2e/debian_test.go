@@ -143,6 +143,16 @@ func startSSHD(t *testing.T) sshd {
 	}
 }
 
+// login is where ssh and scp find the server, and the options with which they get in.
+func (s sshd) login(t *testing.T, addr string) (host string, options []string) {
+	t.Helper()
+	host, p, _ := net.SplitHostPort(addr)
+	return host, []string{
+		"-F", "none", "-i", s.key, "-o", "Port=" + p, "-o", "User=" + s.user, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
+		"-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + s.knownHosts(t, addr),
+	}
+}
+
 // startNginx serves root's files, and answers /plain with 200 and /missing with 404.
 func startNginx(t *testing.T, root string) (addr string) {
 	t.Helper()

@@ -155,18 +155,20 @@ func (l *ledger) count(nonce string) int {
 type visit struct {
 	nonce string
 	begun time.Time
+	took  time.Duration
 	err   error
 }
 
-func visitLedger(addr string) visit {
+// visitLedger waits so long at most.
+func visitLedger(addr string, within time.Duration) visit {
 	v := visit{nonce: rand.Text(), begun: time.Now()}
 	v.err = func() error {
-		c, err := net.DialTimeout("tcp", addr, patience)
+		c, err := net.DialTimeout("tcp", addr, within)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(patience)) // fails only on a closed connection
+		_ = c.SetDeadline(v.begun.Add(within)) // fails only on a closed connection
 		if _, err := io.WriteString(c, v.nonce); err != nil {
 			return err
 		}
@@ -176,6 +178,7 @@ func visitLedger(addr string) visit {
 		}
 		return err
 	}()
+	v.took = time.Since(v.begun)
 	return v
 }
 
@@ -193,7 +196,7 @@ func TestKilledClientFailsOnlyWhatItWasSent(t *testing.T) {
 		var mu sync.Mutex
 		var visits []visit
 		load := startLoad(t, workers, func(context.Context) error {
-			v := visitLedger(tunnel)
+			v := visitLedger(tunnel, patience)
 			mu.Lock()
 			visits = append(visits, v)
 			mu.Unlock()

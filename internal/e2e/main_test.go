@@ -148,6 +148,14 @@ func leftProcesses() []string {
 // long says whether the tests may take long; rounds picks between two numbers of rounds by it.
 func long() bool { return os.Getenv(longKey) != "" }
 
+// onlyLong skips a test that is nothing but a long wait.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if !long() {
+		t.Skipf("takes long: only with %s=1", longKey)
+	}
+}
+
 func rounds(short, many int) int {
 	if long() {
 		return many

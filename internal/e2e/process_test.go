@@ -20,6 +20,7 @@ type program struct {
 	env  []string            // added to a small environment without secrets of the machine
 	dir  string              // where it runs; "" for a temporary folder
 	user *syscall.Credential // who it runs as; nil for who runs the tests
+	in   *os.File            // its standard input; nil for none
 }
 
 // A process is a program that a test started. It ends with the test at the latest, and a test that fails shows the
@@ -51,6 +52,9 @@ func start(t *testing.T, p program) *process {
 		"STATE_DIRECTORY=" + filepath.Join(p.dir, "state"), // root's would be the machine's
 		"GORACE=halt_on_error=1 exitcode=66",
 	}, p.env...)
+	if p.in != nil { // a nil file would not be a nil reader
+		r.cmd.Stdin = p.in
+	}
 	r.cmd.Stdout, r.cmd.Stderr = both{r.out, r.std}, r.out
 	// Pdeathsig would go by the thread that starts the process; the namespace's process tree is what ends orphans.
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: p.user}

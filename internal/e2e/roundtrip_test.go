@@ -63,11 +63,7 @@ func postgresRoundTrip(t *testing.T, addr string) {
 // sshRoundTrip logs in at addr, runs a command and sends 8 MiB there and back.
 func sshRoundTrip(t *testing.T, s sshd, addr string) {
 	t.Helper()
-	host, p, _ := net.SplitHostPort(addr)
-	options := []string{
-		"-F", "none", "-i", s.key, "-p", p, "-l", s.user, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
-		"-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + s.knownHosts(t, addr),
-	}
+	host, options := s.login(t, addr)
 	ssh := func(stdin string, command ...string) string {
 		t.Helper()
 		argv := append(append([]string{"ssh"}, append(options, host)...), command...)

@@ -33,3 +33,14 @@ func eventually(t *testing.T, within time.Duration, what string, try func(ctx co
 		}
 	}
 }
+
+// lasts waits for a time that is itself what is tested: how long an outage or a freeze takes.
+func lasts(t *testing.T, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
