@@ -49,6 +49,7 @@ func table() []row {
 
 		// Tests only.
 		{"arch", nil},
+		{"forwardproxy/proxytest", nil},
 		{"e2e", nil},
 	}
 }
