@@ -79,7 +79,11 @@ func (r *relay) copy(dst, src upstream.Conn, d Direction) (heard bool, err error
 		return outcome(unlessEnd(r.firstErr), nil)
 	}
 	if p, ok := dst.(puller); ok {
-		return outcome(p.Pull(src, moved))
+		readErr, writeErr := p.Pull(src, moved)
+		if readErr == nil && writeErr == nil { // what the descriptor says may be a reset that a writer heard of first
+			readErr = unlessEnd(upstream.EndOfRead(src))
+		}
+		return outcome(readErr, writeErr)
 	}
 	return outcome(transfer(dst, src, moved))
 }

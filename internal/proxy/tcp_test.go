@@ -182,3 +182,37 @@ func TestTCPEndOfTheContextResetsTheVisitor(t *testing.T) {
 	}
 	<-served
 }
+
+// BenchmarkTCPConnection is connections that carry one message there and back, their visitors and service included.
+func BenchmarkTCPConnection(b *testing.B) {
+	p := NewTCP(TCPConfig{Upstream: upstreamOf(static(service(b, answer), upstream.Raw)), Label: "2222", Log: quiet()})
+	addr := service(b, func(c *net.TCPConn) { p.Serve(b.Context(), upstream.FromTCP(c)) })
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		msg := make([]byte, 200)
+		for pb.Next() {
+			visitor, err := net.Dial("tcp", addr)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			_, _ = visitor.Write(msg)
+			if _, err := io.ReadFull(visitor, msg); err != nil {
+				b.Error(err)
+			}
+			visitor.Close()
+		}
+	})
+}
+
+// answer sends one message back and waits for the end.
+func answer(c *net.TCPConn) {
+	msg := make([]byte, 200)
+	for {
+		if _, err := io.ReadFull(c, msg); err != nil {
+			return
+		}
+		_, _ = c.Write(msg)
+	}
+}

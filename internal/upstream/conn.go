@@ -33,10 +33,18 @@ type tcpConn struct {
 
 func (c *tcpConn) Read(p []byte) (int, error) {
 	n, err := c.halfCloser.Read(p)
-	if errors.Is(err, io.EOF) && !c.ended.Load() && wasReset(c.halfCloser) {
-		return n, &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: syscall.ECONNRESET}
+	if errors.Is(err, io.EOF) {
+		err = c.EndOfRead()
 	}
 	return n, err
+}
+
+// EndOfRead says what an end of data is that was read from the descriptor: io.EOF, or that the connection was reset.
+func (c *tcpConn) EndOfRead() error {
+	if !c.ended.Load() && wasReset(c.halfCloser) {
+		return &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: syscall.ECONNRESET}
+	}
+	return io.EOF
 }
 
 func (c *tcpConn) CloseWrite() error {
@@ -50,7 +58,7 @@ func (c *tcpConn) Reset() error {
 }
 
 // SyscallConn gives the connection's descriptor, to wait for it without a buffer. An end of data that is read from it
-// may be a reset: Read tells.
+// may be a reset: EndOfRead tells.
 func (c *tcpConn) SyscallConn() (syscall.RawConn, error) {
 	s, ok := c.halfCloser.(syscall.Conn)
 	if !ok {

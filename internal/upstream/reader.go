@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -81,11 +82,18 @@ func (r *Reader) read(once bool) ([]byte, error) {
 		}
 	case r.buf == nil: // nothing there
 		return nil, nil
-	case r.n == 0: // the connection itself knows whether that is an orderly end
-		n, err := r.conn.Read(r.buf[:r.limit])
-		return r.buf[:n], err
+	case r.n == 0:
+		return nil, EndOfRead(r.conn)
 	}
 	return r.buf[:r.n], nil
+}
+
+// EndOfRead says what an end of data is that was read from c's descriptor: io.EOF, or that c was reset.
+func EndOfRead(c net.Conn) error {
+	if e, ok := c.(interface{ EndOfRead() error }); ok {
+		return e.EndOfRead()
+	}
+	return io.EOF
 }
 
 // attempt reads what is there, with a buffer that it keeps only then. It says whether the wait is over.
