@@ -1,15 +1,10 @@
 package mux
 
-import (
-	"errors"
-	"sync"
-	"sync/atomic"
+import "sync/atomic"
 
-	"github.com/libp2p/go-yamux/v5"
-)
-
-// Budget bounds the memory that the receive windows of all sessions of a process may grow to.
-// Every stream gets its first 256 KiB; what is beyond comes out of the budget.
+// Budget bounds the memory that the windows of all sessions of a process grant: what peers may send that nobody has read,
+// and what is kept for peers that have not acknowledged it. Each stream always gets leastWindow, so the bound is exceeded
+// by that much a stream once it is reached.
 type Budget struct {
 	limit int64
 	used  atomic.Int64
@@ -18,54 +13,28 @@ type Budget struct {
 // NewBudget makes a budget of so many bytes.
 func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
+// defaultBudget is that of a session which shares none.
+const defaultBudget = 64 << 20
+
 // Used is how much of the budget is granted at the moment, in bytes.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
-func (b *Budget) span() (yamux.MemoryManager, error) { return &span{budget: b}, nil }
+// Limit is the budget, in bytes.
+func (b *Budget) Limit() int64 { return b.limit }
 
-var errBudget = errors.New("window budget used up")
-
-// span is one stream's share.
-type span struct {
-	budget *Budget
-
-	mu   sync.Mutex
-	held int64
-	over bool
-}
-
-// firstWindow is the priority with which yamux reserves a stream's initial window. Refusing that one would end the
-// whole session, so it is always granted; the number of streams is bounded by Config.MaxStreams.
-const firstWindow = 255
-
-func (s *span) ReserveMemory(size int, prio uint8) error {
-	if prio == firstWindow {
-		return nil
+// take grants n bytes if they are there.
+func (b *Budget) take(n int64) bool {
+	if b.used.Add(n) <= b.limit {
+		return true
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over { // yamux grows windows of streams that have ended and are still read
-		return errBudget
-	}
-	if s.budget.used.Add(int64(size)) > s.budget.limit {
-		s.budget.used.Add(-int64(size))
-		return errBudget
-	}
-	s.held += int64(size)
-	return nil
+	b.used.Add(-n)
+	return false
 }
 
-func (s *span) ReleaseMemory(size int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held -= int64(size)
-	s.budget.used.Add(-int64(size))
-}
+// force grants n bytes in any case.
+func (b *Budget) force(n int64) { b.used.Add(n) }
 
-func (s *span) Done() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.over = true
-	s.budget.used.Add(-s.held)
-	s.held = 0
-}
+func (b *Budget) give(n int64) { b.used.Add(-n) }
+
+// short says that windows must not grow, and that idle memory is wanted back.
+func (b *Budget) short() bool { return b.used.Load() > b.limit-b.limit/8 }

@@ -1,33 +1,36 @@
-// Package mux carries many streams over one connection between two peers.
+// Package mux carries many streams between two peers over one or more links, which may die under them.
 //
 // Each stream opens with metadata, is acknowledged by the peer's mux (received) and then accepted or refused by the
-// peer's user (result), carries bytes both ways under a flow control of its own, and ends by direction (half-close)
-// or at once (reset). A peer from which nothing comes for Config.Dead is lost, and its streams with it.
+// peer's user (result), carries bytes both ways under a flow control of its own, and ends by direction (half-close) or at
+// once (reset). Every byte is delivered once and in order, or the stream ends with an error on both sides. A link that is
+// lost pauses its streams until they go on over another one, at the exact byte; a session that has none for Config.Resume
+// ends, and its streams with it. docs/protocol.md has the frames.
 //
-// This is the mux's first form: one link, over the yamux framing. It knows only net.Conn.
+// The package knows only net.Conn. It does no authentication: who may attach a link to a session is the acceptor's
+// business, beyond the proof of the session's secret.
 package mux
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/libp2p/go-yamux/v5"
 )
 
 // Config sets a session's limits. The zero value means the defaults.
 type Config struct {
 	MaxStreams int           // streams that the peer may have open at a time; 16,384
 	MaxMeta    int           // bytes of an open's metadata; 4,096
-	Heartbeat  time.Duration // how often a byte is made to flow each way; 3 s
-	Dead       time.Duration // silence after which the peer is lost; 7 s
-	Budget     *Budget       // memory for windows beyond each stream's first 256 KiB; shared by sessions; nil means none
+	MaxLinks   int           // links that the session asks for under load; 4
+	Heartbeat  time.Duration // how often each link is pinged; 3 s, two thirds of it while streams are open
+	Dead       time.Duration // silence after which a link is lost; 7 s
+	Resume     time.Duration // how long the session stays without a link; 30 s, negative: not at all
+	Budget     *Budget       // memory of windows; shared by sessions; nil means 64 MiB for this one
 	Log        *slog.Logger  // nil discards
 }
 
@@ -38,14 +41,21 @@ func (c Config) withDefaults() Config {
 	if c.MaxMeta == 0 {
 		c.MaxMeta = 4096
 	}
+	c.MaxMeta = min(c.MaxMeta, maxMetaLimit)
+	if c.MaxLinks == 0 {
+		c.MaxLinks = 4
+	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 3 * time.Second
 	}
 	if c.Dead == 0 {
 		c.Dead = 7 * time.Second
 	}
+	if c.Resume == 0 {
+		c.Resume = 30 * time.Second
+	}
 	if c.Budget == nil {
-		c.Budget = NewBudget(0)
+		c.Budget = NewBudget(defaultBudget)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -53,301 +63,287 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// openTimeout bounds how long a stream that the peer has opened may keep its metadata back.
-const openTimeout = 5 * time.Second
+// SessionID names a session for links that join it. It is no secret.
+type SessionID [16]byte
 
-// writeTimeout is how long a write may make no headway; yamux may take half of it for the whole.
-const writeTimeout = 10 * time.Second
-
-// Session is one peer's relation to the other. It owns its connection. Its methods are safe for concurrent use.
+// Session is one peer's relation to the other. It owns its links' connections. Its methods are safe for concurrent use.
 type Session struct {
-	cfg      Config
-	conn     *countedConn
-	yamux    *yamux.Session
-	accepted chan *Stream
-	streams  atomic.Int64   // that are open, as their users see it
-	ended    chan struct{}  // closed once err is set
-	done     chan struct{}  // closed once the connection is closed and no goroutine is left
-	wait     sync.WaitGroup // accept holds it until err is set
+	cfg         Config
+	id          SessionID
+	secret      [32]byte // proves that a link which joins comes from the session's dialler
+	dialler     bool
+	started     time.Time
+	local, peer net.Addr // of the first link
 
-	mu  sync.Mutex
-	err error // why the session ended; set once
+	wants     chan struct{} // a link is wanted; holds one
+	changed   chan struct{} // the number of links changed; holds one
+	arrivals  chan struct{} // accepted is not empty; holds one
+	ended     chan struct{} // closed once err is set
+	done      chan struct{} // closed once no goroutine and no connection is left
+	wait      sync.WaitGroup
+	resumeEnd *time.Timer // ends a session that has no link; runs while there is none
+
+	mu    sync.Mutex // guards all below, the links' and the streams' state; never held over I/O
+	err   error      // why the session ended; set once
+	table streamTable
+	links []*link // in use
+	last  uint32  // the highest link number so far
+
+	up       chan struct{} // closed while there is no link
+	lost     []uint32      // links whose loss the peer is still to be told
+	goodbyes []byte        // frames that ended streams and may not have arrived; sent before the next RESUME
+	resuming resumeSet     // what has come of the peer's RESUME
+	late     lateWork      // acknowledgements that wait for company
+	counters counters
 }
 
-// Client starts a session on a connection that this side dialled. The session owns conn from here on.
-func Client(conn net.Conn, cfg Config) (*Session, error) { return start(conn, cfg, yamux.Client) }
-
-// Server starts a session on a connection that this side accepted. The session owns conn from here on.
-func Server(conn net.Conn, cfg Config) (*Session, error) { return start(conn, cfg, yamux.Server) }
-
-type newYamux = func(net.Conn, *yamux.Config, func() (yamux.MemoryManager, error)) (*yamux.Session, error)
-
-func start(conn net.Conn, cfg Config, open newYamux) (*Session, error) {
-	cfg = cfg.withDefaults()
+// newSession makes a session without a link.
+func newSession(cfg Config, dialler bool, conn net.Conn) *Session {
 	s := &Session{
-		cfg:      cfg,
-		conn:     newCountedConn(conn),
-		accepted: make(chan *Stream),
-		ended:    make(chan struct{}),
-		done:     make(chan struct{}),
+		cfg: cfg.withDefaults(), dialler: dialler, started: time.Now(),
+		local: conn.LocalAddr(), peer: conn.RemoteAddr(),
+		wants: make(chan struct{}, 1), changed: make(chan struct{}, 1), arrivals: make(chan struct{}, 1),
+		ended: make(chan struct{}), done: make(chan struct{}), up: make(chan struct{}),
 	}
-	y := yamux.DefaultConfig()
-	y.EnableKeepAlive = false // watch judges by any byte, not by the answer to a ping that bulk data may delay
-	y.MeasureRTTInterval = cfg.Heartbeat
-	y.ConnectionWriteTimeout = writeTimeout
-	y.MaxIncomingStreams = uint32(cfg.MaxStreams)
-	y.MaxStreamWindowSize = 4 << 20
-	y.ReadBufSize = 16 << 10
-	y.LogOutput = logWriter{cfg.Log}
-	ys, err := open(s.conn, y, cfg.Budget.span)
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("start session: %w", err)
-	}
-	s.yamux = ys
-	s.wait.Go(s.accept)
-	s.wait.Go(s.watch)
-	s.wait.Go(s.beat)
+	s.table = newStreamTable(dialler, s.cfg.MaxStreams)
+	s.wait.Add(1) // until end
 	go func() {
 		s.wait.Wait()
 		close(s.done)
 	}()
+	return s
+}
+
+// Client starts a session on a connection that this side dialled. The session owns conn from here on.
+func Client(conn net.Conn, cfg Config) (*Session, error) {
+	s := newSession(cfg, true, conn)
+	_, _ = rand.Read(s.id[:]) // never fails
+	_, _ = rand.Read(s.secret[:])
+	l := newLink(s, conn, 1)
+	l.control = s.attach(1, false).append(nil)
+	l.greeted = false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = 1
+	s.add(l)
 	return s, nil
 }
 
-// accept receives the peer's opens. Each waits for its metadata on its own, so that a slow one delays nobody.
-func (s *Session) accept() {
-	for {
-		ys, err := s.yamux.AcceptStream()
-		if err != nil {
-			s.end(noEOF(err))
-			return
-		}
-		s.wait.Go(func() {
-			st, err := receive(s, ys)
-			if err != nil {
-				_ = ys.Reset()
-				s.cfg.Log.Debug("stream dropped before its metadata came", "err", err)
-				return
-			}
-			select {
-			case s.accepted <- st:
-			case <-s.ended:
-			}
-		})
-	}
+func (s *Session) attach(number uint32, join bool) attach {
+	return attach{join: join, link: number, session: s.id, secret: s.secret, maxStreams: uint32(s.cfg.MaxStreams)}
 }
 
-// watch ends the session when nothing has come from the peer for Config.Dead.
-func (s *Session) watch() {
-	tick := time.NewTicker(s.cfg.Heartbeat / 3)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ended:
-			return
-		case now := <-tick.C:
-			if silence := now.Sub(s.conn.lastRead()); silence > s.cfg.Dead {
-				s.end(fmt.Errorf("%w: nothing heard for %s", ErrDead, silence.Round(time.Second)))
-				return
-			}
-		}
+// Server starts a session on a connection that this side accepted and on which the peer's Client begins one.
+// The session owns conn from here on.
+func Server(conn net.Conn, cfg Config) (*Session, error) {
+	g, err := Greet(conn, greetTimeout)
+	if err != nil {
+		return nil, err
 	}
+	if _, joins := g.Joins(); joins {
+		g.Refuse(UnknownSession, "no such session here")
+		return nil, errors.New("start session: the peer wants to join another one")
+	}
+	return g.Start(cfg)
 }
 
-// beat makes a byte flow each Heartbeat. yamux sends pings too, but waits for the answer to one before it sends the next,
-// and behind bulk data on a slow link an answer may take longer than a peer may be silent.
-func (s *Session) beat() {
-	tick := time.NewTicker(s.cfg.Heartbeat)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ended:
-			return
-		case <-tick.C:
-			s.conn.beat(s.cfg.Heartbeat)
-		}
-	}
-}
-
-// spawn runs f in a goroutine that Close waits for, unless the session has ended.
-func (s *Session) spawn(f func()) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err == nil {
-		s.wait.Go(f)
-	}
-	return s.err
-}
-
-// ErrDead ends a session whose peer has fallen silent.
+// ErrDead is in the chain of a session's error when its last link fell silent.
 var ErrDead = errors.New("peer is dead")
 
-// ErrCut ends a session whose peer has closed the connection.
+// ErrCut ends a session that the peer has closed, or whose last connection broke and did not come back.
 var ErrCut = errors.New("connection closed by the peer")
-
-// noEOF keeps the end of the connection from being taken for the end of a stream, which io.EOF in an error's chain
-// says to whoever copies.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return ErrCut
-	}
-	return err
-}
 
 // ErrClosed ends a session that was closed by this side.
 var ErrClosed = errors.New("session closed")
 
-// Open starts a stream and sends its metadata. It returns without waiting for the peer; Received and Result do that.
-// The context bounds only the call.
-func (s *Session) Open(ctx context.Context, meta []byte) (*Stream, error) {
-	if len(meta) > s.cfg.MaxMeta {
-		return nil, fmt.Errorf("open stream: %d bytes of metadata, at most %d", len(meta), s.cfg.MaxMeta)
-	}
-	ys, err := s.yamux.OpenStream(ctx)
-	if err != nil {
-		return nil, s.notOpened(ctx, err)
-	}
-	st, err := request(ctx, s, ys, meta)
-	if err != nil {
-		_ = ys.Reset()
-		return nil, s.notOpened(ctx, err)
-	}
-	return st, nil
-}
+// ErrUnknownSession ends a session that the peer does not know any more: it was restarted, or gave the session up.
+var ErrUnknownSession = errors.New("the peer does not know the session")
 
-// notOpened names the cause behind a failed open: the caller's context, the session's end, else err.
-func (s *Session) notOpened(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		err = ctx.Err()
-	}
-	return fmt.Errorf("open stream: %w", s.cause(err))
-}
+// ErrProtocol ends a session whose peer broke the protocol.
+var ErrProtocol = errors.New("peer broke the protocol")
 
-// Accept returns the next stream that the peer has opened and that has been acknowledged to it as received.
-// The caller must end it by Refuse, Close or Reset.
-func (s *Session) Accept(ctx context.Context) (*Stream, error) {
-	select {
-	case st := <-s.accepted:
-		return st, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.ended:
-		return nil, s.Err()
-	}
-}
+// closeCode is the code of a CLOSE frame.
+type closeCode uint8
 
-// Close ends the session and resets its streams. The cause, if not nil, becomes this side's Err.
-// It waits until no goroutine of the session is left.
+const (
+	closeDone     closeCode = 0 // its user wanted so
+	closeProtocol closeCode = 1 // this side broke the protocol
+	closeLost     closeCode = 2 // no link for too long
+)
+
+// Close ends the session and resets its streams. The cause, if not nil, becomes this side's Err. What was written before
+// is sent if the links take it within a second. Close waits until nothing of the session is left.
 func (s *Session) Close(cause error) {
 	if cause == nil {
 		cause = ErrClosed
 	}
-	s.end(cause)
+	s.end(cause, closeDone)
 	<-s.done
 }
 
-func (s *Session) end(cause error) {
+// goodbyeTime is what links get to take a session's last bytes.
+const goodbyeTime = time.Second
+
+// end ends the session for the first cause that it is given.
+func (s *Session) end(cause error, code closeCode) {
 	s.mu.Lock()
-	if s.err == nil {
-		s.err = cause
-		close(s.ended)
+	if s.err != nil {
+		s.mu.Unlock()
+		return
 	}
+	s.err = cause
+	text := ""
+	if code == closeProtocol {
+		text = cause.Error()
+	}
+	for _, l := range s.links {
+		l.bye(code, text[:min(len(text), maxText)])
+	}
+	if len(s.links) > 0 {
+		close(s.up)
+	}
+	s.links = nil
+	if s.resumeEnd != nil {
+		s.resumeEnd.Stop()
+	}
+	s.late.stop()
+	s.table.failAll(cause)
+	close(s.ended)
 	s.mu.Unlock()
-	// The connection first: yamux waits for its own loops, which may be blocked in it.
-	s.conn.Close()
-	_ = s.yamux.Close() // reports nothing
+	s.wait.Done()
 }
 
-// cause prefers the session's own reason over the library's consequence of it.
-func (s *Session) cause(err error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return s.err
-	}
-	return err
+// violated ends the session because the peer broke the protocol.
+func (s *Session) violated(format string, args ...any) {
+	s.end(fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...)), closeProtocol)
 }
 
 // Done is closed when the session has ended.
 func (s *Session) Done() <-chan struct{} { return s.ended }
 
 // Err says why the session ended; nil while it lives.
-func (s *Session) Err() error { return s.cause(nil) }
-
-// RTT is the last measured round-trip time, zero before the first measurement.
-func (s *Session) RTT() time.Duration { return s.yamux.RTT() }
-
-// Streams is how many streams are open, both sides' together. It waits for nobody, unlike yamux's own count.
-func (s *Session) Streams() int { return int(s.streams.Load()) }
-
-// Bytes is what the connection has carried in each direction, framing included.
-func (s *Session) Bytes() (in, out int64) { return s.conn.in.Load(), s.conn.out.Load() }
-
-// countedConn counts what passes and remembers when the peer was last heard.
-type countedConn struct {
-	net.Conn
-	started time.Time
-	heard   atomic.Int64 // nanoseconds since started, on the monotonic clock
-	in, out atomic.Int64
-	once    sync.Once
-	closed  error
-
-	writing sync.Mutex // each Write of yamux is one frame or several
-	wrote   time.Time
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
-func newCountedConn(c net.Conn) *countedConn { return &countedConn{Conn: c, started: time.Now()} }
+// ID names the session to links that join it.
+func (s *Session) ID() SessionID { return s.id }
 
-func (c *countedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.in.Add(int64(n))
-		c.heard.Store(int64(time.Since(c.started)))
+// Open starts a stream. It returns without waiting for the peer; Received and Result do that. A session without a link
+// opens nothing. A *Refusal with the code TooManyStreams says that the peer takes no more at the moment.
+func (s *Session) Open(ctx context.Context, meta []byte) (*Stream, error) {
+	if len(meta) > s.cfg.MaxMeta {
+		return nil, fmt.Errorf("open stream: %d bytes of metadata, at most %d", len(meta), s.cfg.MaxMeta)
 	}
-	return n, err
-}
-
-func (c *countedConn) Write(p []byte) (int, error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	return c.write(p)
-}
-
-func (c *countedConn) write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.wrote = time.Now()
-	c.out.Add(int64(n))
-	return n, err
-}
-
-// pingFrame is a ping of yamux with a number that yamux comes to after 4 billion of its own; nobody waits for the answer.
-var pingFrame = [12]byte{0, 2, 0, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}
-
-// beat sends a ping if nothing else has been sent for so long. A Write that is stuck needs no ping.
-func (c *countedConn) beat(pause time.Duration) {
-	if !c.writing.TryLock() {
-		return
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("open stream: %w", err)
 	}
-	defer c.writing.Unlock()
-	if time.Since(c.wrote) < pause {
-		return
+	s.mu.Lock()
+	st, err := s.open(meta)
+	var l *link
+	if err == nil {
+		l = st.link.claim()
 	}
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // yamux's own may be over
-	_, _ = c.write(pingFrame[:])                              // a connection that fails, fails yamux too
+	s.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("open stream: %w", err)
+	}
+	l.flush()
+	return st, nil
 }
 
-func (c *countedConn) Close() error {
-	c.once.Do(func() { c.closed = c.Conn.Close() })
-	return c.closed
+// open makes a stream and schedules its OPEN. The caller holds s.mu.
+func (s *Session) open(meta []byte) (*Stream, error) {
+	switch {
+	case s.err != nil:
+		return nil, s.err
+	case len(s.links) == 0:
+		return nil, fmt.Errorf("%w: no link to the peer at the moment", ErrLost)
+	case s.table.full():
+		return nil, &Refusal{Code: TooManyStreams, Detail: "the peer takes no more streams"}
+	}
+	st := newStream(s, s.table.nextID())
+	st.own, st.meta = true, meta
+	st.received, st.result = make(chan struct{}), make(chan struct{})
+	st.send.limit = earlyCredit
+	st.link = s.pick()
+	s.table.add(st)
+	st.link.opens = append(st.link.opens, opened{st, s.now()})
+	st.owes(oweOpen)
+	return st, nil
 }
 
-func (c *countedConn) lastRead() time.Time { return c.started.Add(time.Duration(c.heard.Load())) }
+// Accept returns the next stream that the peer has opened and that has been acknowledged to it as received.
+// The caller must end it by Refuse, Close or Reset.
+func (s *Session) Accept(ctx context.Context) (*Stream, error) {
+	for {
+		s.mu.Lock()
+		st, more := s.table.accept()
+		s.mu.Unlock()
+		if more {
+			notify(s.arrivals)
+		}
+		if st != nil {
+			return st, nil
+		}
+		select {
+		case <-s.arrivals:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-s.ended:
+			return nil, s.Err()
+		}
+	}
+}
 
-// logWriter passes yamux's own complaints on, at debug: each is about one stream or repeats the session's error.
-type logWriter struct{ log *slog.Logger }
+// notify leaves a signal in a channel that holds one.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
 
-func (w logWriter) Write(p []byte) (int, error) {
-	w.log.Debug("yamux", "says", string(p))
-	return len(p), nil
+// now is the time since the session's start, on the monotonic clock.
+func (s *Session) now() time.Duration { return time.Since(s.started) }
+
+// Streams is how many streams are open, both sides' together, as their users see it.
+func (s *Session) Streams() int { return int(s.counters.streams.Load()) }
+
+// Wants has a signal when this side, which dials, should Attach a link: none is left, or there is need of more.
+func (s *Session) Wants() <-chan struct{} { return s.wants }
+
+// Changed has a signal when the number of links has changed.
+func (s *Session) Changed() <-chan struct{} { return s.changed }
+
+// Live is how many links are in use. A session without one is paused.
+func (s *Session) Live() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.links)
+}
+
+// Paused is closed when the session has no link, or ends. One that has is asked anew: the channel is of one pause.
+func (s *Session) Paused() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.up
+}
+
+// Settle waits until the peer's users have consumed everything in the streams that this side has closed, until the
+// session ends, or until the context does.
+func (s *Session) Settle(ctx context.Context) {
+	defer context.AfterFunc(ctx, s.table.settled.Broadcast)()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.err == nil && ctx.Err() == nil && s.table.leaving > 0 {
+		s.table.settle(&s.mu)
+	}
+}
+
+// sameSecret compares in constant time.
+func (s *Session) sameSecret(secret [32]byte) bool {
+	return subtle.ConstantTimeCompare(s.secret[:], secret[:]) == 1
 }

@@ -2,176 +2,111 @@ package mux
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/libp2p/go-yamux/v5"
-)
-
-// The opener sends   length(2) metadata
-// the acceptor sends received(1)  then  result(1) code(1) length(2) detail
-// and after a result of zero both directions carry the users' bytes. The opener's may begin after received.
-const (
-	frameReceived = 1
-	frameResult   = 2
-
-	maxDetail = 1024
 )
 
 // Refusal is a result other than success. It certifies that none of the opener's bytes went anywhere.
 type Refusal struct {
-	Code   uint8 // the users' own, not 0
+	Code   uint8 // the users' own, not 0; or TooManyStreams
 	Detail string
 }
 
 func (r *Refusal) Error() string { return r.Detail }
 
+// TooManyStreams is the code with which the mux itself refuses a stream.
+const TooManyStreams = 255
+
 // ErrLost is in the chain of errors of streams whose session or peer went away before the result.
 var ErrLost = errors.New("stream lost")
 
-// Stream is one stream of a session. It is a net.Conn whose directions close apart.
+// ErrReset is in the chain of errors of streams that the peer has reset.
+var ErrReset = errors.New("stream reset by the peer")
+
+// resetCode says why a stream was reset.
+type resetCode uint8
+
+const (
+	resetCanceled resetCode = 0 // its user wanted so
+	resetUnknown  resetCode = 1 // the sender knows no such stream
+	resetStalled  resetCode = 3 // nobody read it, and memory was wanted
+)
+
+func (c resetCode) String() string {
+	switch c {
+	case resetCanceled:
+		return "canceled"
+	case resetUnknown:
+		return "unknown to the peer"
+	case resetStalled:
+		return "nobody read it, and memory was wanted"
+	default:
+		return fmt.Sprintf("reason %d", uint8(c))
+	}
+}
+
+// Stream is one stream of a session. It is a net.Conn whose directions close apart. One goroutine may read while another
+// one writes; any may close.
 type Stream struct {
-	*yamux.Stream // addresses and deadlines
-	session       *Session
-	meta          []byte
+	s    *Session
+	id   uint64
+	own  bool   // this side opened it
+	meta []byte // of the OPEN; the opener's too until it is received
 
 	// The opener's wait for the peer; nil at the acceptor.
 	received chan struct{}
 	result   chan struct{}
-	refused  error // valid once result is closed
 
-	sawEOF      atomic.Bool
-	closedWrite atomic.Bool
-	over        sync.Once
+	writing sync.Mutex // one Write at a time
+
+	// All below is guarded by the session's mutex.
+	heard     bool  // received is closed
+	decided   bool  // result is closed, or the acceptor has decided
+	left      bool  // its user has closed it
+	dropped   bool  // it is out of the session's table
+	err       error // why it failed; nil while it goes on, and after an orderly end
+	code      uint8 // the acceptor's decision
+	resetCode resetCode
+	detail    string // beside code
+	resetText string
+
+	link                  *link  // over which this side sends; nil while there is none
+	lostLink              uint32 // the link whose loss it waits to hear about; 0: none
+	target                *link  // where it moves to once everything sent is acked; nil: nowhere
+	queued                which
+	owed                  owe
+	nextUrgent, nextReady *Stream
+	rate                  rate
+
+	send    sendHalf
+	receive receiveHalf
 }
 
-func newStream(s *Session, ys *yamux.Stream) *Stream {
-	s.streams.Add(1)
-	return &Stream{Stream: ys, session: s}
-}
-
-// left takes the stream out of the session's count, once.
-func (st *Stream) left() { st.over.Do(func() { st.session.streams.Add(-1) }) }
-
-// request sends an open and starts to wait for its answers.
-func request(ctx context.Context, s *Session, ys *yamux.Stream, meta []byte) (*Stream, error) {
-	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(meta)), uint16(len(meta)))
-	stop := context.AfterFunc(ctx, func() { _ = ys.SetWriteDeadline(time.Unix(1, 0)) })
-	_, err := ys.Write(append(frame, meta...))
-	if !stop() && err == nil {
-		err = ctx.Err()
+func newStream(s *Session, id uint64) *Stream {
+	st := &Stream{s: s, id: id}
+	st.send.room.L = &s.mu
+	st.receive.readable.L = &s.mu
+	st.receive.window = leastWindow
+	if s.cfg.Budget.take(firstWindow) {
+		st.receive.window = firstWindow
+	} else {
+		s.cfg.Budget.force(leastWindow)
 	}
-	if err != nil {
-		return nil, err
-	}
-	st := newStream(s, ys)
-	st.received, st.result = make(chan struct{}), make(chan struct{})
-	if err := s.spawn(st.awaitAnswers); err != nil {
-		st.left()
-		return nil, err
-	}
-	return st, nil
-}
-
-// awaitAnswers waits for the peer's decision.
-func (st *Stream) awaitAnswers() {
-	st.refused = st.answers()
-	close(st.result)
-}
-
-// answers returns the peer's decision. An answer out of order is taken for a loss.
-func (st *Stream) answers() error {
-	if err := readReceived(st.Stream); err != nil {
-		return st.lost(err)
-	}
-	close(st.received)
-	refusal, err := readResult(st.Stream)
-	switch {
-	case err != nil:
-		return st.lost(err)
-	case refusal != nil:
-		return refusal
-	default:
-		return nil
-	}
-}
-
-func (st *Stream) lost(err error) error {
-	return fmt.Errorf("%w: %w", ErrLost, st.session.cause(noEOF(err)))
-}
-
-var errProtocol = errors.New("peer broke the protocol")
-
-func readReceived(r io.Reader) error {
-	var kind [1]byte
-	if _, err := io.ReadFull(r, kind[:]); err != nil {
-		return err
-	}
-	if kind[0] != frameReceived {
-		return fmt.Errorf("%w: answer %d before received", errProtocol, kind[0])
-	}
-	return nil
-}
-
-// readResult returns nil, nil for success.
-func readResult(r io.Reader) (*Refusal, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	code, length := head[1], binary.BigEndian.Uint16(head[2:])
-	if head[0] != frameResult || length > maxDetail {
-		return nil, fmt.Errorf("%w: answer %d of %d bytes in place of a result", errProtocol, head[0], length)
-	}
-	detail := make([]byte, length)
-	if _, err := io.ReadFull(r, detail); err != nil {
-		return nil, err
-	}
-	if code == 0 {
-		return nil, nil
-	}
-	return &Refusal{Code: code, Detail: string(detail)}, nil
-}
-
-// receive reads a peer's open and acknowledges it.
-func receive(s *Session, ys *yamux.Stream) (*Stream, error) {
-	_ = ys.SetDeadline(time.Now().Add(openTimeout))
-	meta, err := readMeta(ys, s.cfg.MaxMeta)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := ys.Write([]byte{frameReceived}); err != nil {
-		return nil, err
-	}
-	_ = ys.SetDeadline(time.Time{})
-	st := newStream(s, ys)
-	st.meta = meta
-	return st, nil
-}
-
-func readMeta(r io.Reader, most int) ([]byte, error) {
-	var length [2]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, err
-	}
-	n := int(binary.BigEndian.Uint16(length[:]))
-	if n > most {
-		return nil, fmt.Errorf("%d bytes of metadata, at most %d", n, most)
-	}
-	meta := make([]byte, n)
-	_, err := io.ReadFull(r, meta)
-	return meta, err
+	st.receive.charged = st.receive.window
+	st.receive.limit = uint64(st.receive.window)
+	s.counters.streams.Add(1)
+	return st
 }
 
 // Meta is what the opener sent along. The acceptor must not change it.
 func (st *Stream) Meta() []byte { return st.meta }
 
-// Received is closed when the peer's mux has the open. From then on the opener may write.
+// Received is closed when the peer's mux has the open.
 func (st *Stream) Received() <-chan struct{} { return st.received }
 
 // Decided is closed when the result is there, or the stream was lost before it.
@@ -182,17 +117,19 @@ func (st *Stream) Decided() <-chan struct{} { return st.result }
 func (st *Stream) Result(ctx context.Context) error {
 	select {
 	case <-st.result:
-		return st.refused
+		st.s.mu.Lock()
+		defer st.s.mu.Unlock()
+		if st.code == 0 && st.decided {
+			return nil
+		}
+		return st.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
 // Confirm tells the opener that its stream is accepted. The acceptor calls it before it writes.
-func (st *Stream) Confirm() error {
-	_, err := st.Stream.Write([]byte{frameResult, 0, 0, 0})
-	return err
-}
+func (st *Stream) Confirm() error { return st.decide(0, "") }
 
 // Refuse tells the opener that nothing of what it sent was used, and ends the stream.
 // The code must not be zero; detail is cut at 1,024 bytes.
@@ -200,61 +137,305 @@ func (st *Stream) Refuse(code uint8, detail string) error {
 	if code == 0 {
 		return errors.New("refuse stream: code 0 means accepted")
 	}
-	defer st.left()
-	detail = detail[:min(len(detail), maxDetail)]
-	frame := binary.BigEndian.AppendUint16([]byte{frameResult, code}, uint16(len(detail)))
-	_ = st.Stream.SetWriteDeadline(time.Now().Add(openTimeout))
-	_, err := st.Stream.Write(append(frame, detail...))
-	// Not a reset: that could overtake the refusal.
-	return errors.Join(err, st.Stream.Close())
+	return st.decide(code, detail[:min(len(detail), maxDetail)])
+}
+
+func (st *Stream) decide(code uint8, detail string) error {
+	st.s.mu.Lock()
+	if st.err != nil || st.decided {
+		err := st.err
+		st.s.mu.Unlock()
+		return err
+	}
+	st.decided, st.code, st.detail = true, code, detail
+	l := st.link
+	st.owes(oweResult)
+	if code != 0 {
+		st.leave()
+		st.fail(net.ErrClosed)
+	}
+	l = l.claim()
+	st.s.mu.Unlock()
+	l.flush()
+	return nil
 }
 
 // Read reads the peer's bytes. At the opener it waits for the result first.
 func (st *Stream) Read(p []byte) (int, error) {
 	if st.result != nil {
 		<-st.result // ends with the session at the latest
-		if st.refused != nil {
-			return 0, st.refused
-		}
 	}
-	n, err := st.Stream.Read(p)
-	switch {
-	case n > 0:
-		// An error beside bytes is of the window update that they caused, and may be the connection's io.EOF. The bytes
-		// are good, and so are those behind them if the peer had ended before its session did; the next read tells.
-		return n, nil
-	case err == io.EOF:
-		st.sawEOF.Store(true)
-		return 0, err
-	default:
-		return 0, noEOF(err)
+	h := &st.receive
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	for {
+		if h.queue.head != nil {
+			n := h.read(p)
+			st.consumed(n)
+			return n, nil
+		}
+		switch {
+		case h.ended():
+			st.consumeFin()
+			return 0, io.EOF
+		case st.err != nil:
+			return 0, noEOF(st.err)
+		case h.discard:
+			return 0, net.ErrClosed
+		case h.deadline.over:
+			return 0, os.ErrDeadlineExceeded
+		case len(p) == 0:
+			return 0, nil
+		}
+		h.readable.Wait()
 	}
 }
 
-// CloseWrite ends what this side sends; the peer reads EOF.
+// Write sends p. It waits while the stream is further ahead of its link than it may be. The opener may write at once: the
+// peer's mux takes 32 KiB before it has the open, and its user nothing that it has refused.
+func (st *Stream) Write(p []byte) (int, error) {
+	st.writing.Lock()
+	defer st.writing.Unlock()
+	total := 0
+	for {
+		n := min(len(p), chunkLarge)
+		if err := st.enqueue(p[:n], nil); err != nil {
+			return total, err
+		}
+		total += n
+		if p = p[n:]; len(p) == 0 {
+			return total, nil
+		}
+	}
+}
+
+// enqueue takes p, or the chunk c, to be sent, once there is room. A chunk is released if it fails.
+func (st *Stream) enqueue(p []byte, c *chunk) error {
+	s := st.s
+	s.mu.Lock()
+	if err := st.awaitRoom(); err != nil {
+		s.mu.Unlock()
+		if c != nil {
+			c.release()
+		}
+		return err
+	}
+	if c != nil {
+		st.send.take(c)
+	} else {
+		st.send.queue(p)
+	}
+	st.blocked()
+	st.schedule()
+	l := st.link.claim()
+	s.mu.Unlock()
+	l.flush()
+	return nil
+}
+
+// awaitRoom waits until the stream takes more. The caller holds the session's mutex.
+func (st *Stream) awaitRoom() error {
+	h := &st.send
+	for {
+		switch {
+		case st.err != nil:
+			return noEOF(st.err)
+		case h.fin:
+			return net.ErrClosed
+		case st.send.deadline.over:
+			return os.ErrDeadlineExceeded
+		case !h.full():
+			return nil
+		}
+		h.room.Wait()
+	}
+}
+
+// CloseWrite ends what this side sends; the peer reads EOF behind everything that was written.
 func (st *Stream) CloseWrite() error {
-	st.closedWrite.Store(true)
-	return st.Stream.CloseWrite()
+	st.s.mu.Lock()
+	if st.err != nil {
+		defer st.s.mu.Unlock()
+		return noEOF(st.err)
+	}
+	l := st.closeWrite()
+	st.s.mu.Unlock()
+	l.flush()
+	return nil
+}
+
+func (st *Stream) closeWrite() *link {
+	st.send.fin = true
+	st.send.room.Broadcast()
+	st.schedule()
+	return st.link.claim()
 }
 
 // Close ends the stream. After CloseWrite and a read of EOF that is its orderly end; before, it resets the stream, so
 // that the peer never takes a cut for an end.
 func (st *Stream) Close() error {
-	if st.sawEOF.Load() && st.closedWrite.Load() {
-		st.left()
-		return st.Stream.Close()
+	st.s.mu.Lock()
+	if !st.send.fin || !st.receive.over {
+		st.s.mu.Unlock()
+		return st.Reset()
 	}
-	return st.Reset()
+	st.leave()
+	st.s.mu.Unlock()
+	return nil
 }
 
 // End ends what this side sends and drops what the peer still sends: it reads EOF after all that was written.
 func (st *Stream) End() error {
-	st.left()
-	return st.Stream.Close()
+	st.s.mu.Lock()
+	st.leave()
+	if st.err != nil {
+		defer st.s.mu.Unlock()
+		return noEOF(st.err)
+	}
+	st.ignore()
+	l := st.closeWrite()
+	st.s.mu.Unlock()
+	l.flush()
+	return nil
 }
 
 // Reset aborts both directions. The peer's reads and writes fail.
 func (st *Stream) Reset() error {
-	st.left()
-	return st.Stream.Reset()
+	st.s.mu.Lock()
+	st.leave()
+	l := st.reset(resetCanceled, "", net.ErrClosed)
+	st.s.mu.Unlock()
+	l.flush()
+	return nil
+}
+
+// reset fails the stream and tells the peer. It gives the link to flush. The caller holds the session's mutex.
+func (st *Stream) reset(code resetCode, text string, cause error) *link {
+	if st.err != nil || st.dropped {
+		return nil
+	}
+	st.resetCode, st.resetText = code, text
+	l := st.link
+	st.owes(oweReset)
+	st.fail(cause)
+	return l.claim()
+}
+
+// leave takes the stream out of the session's count, once. The caller holds the session's mutex.
+func (st *Stream) leave() {
+	if st.left {
+		return
+	}
+	st.left = true
+	st.s.counters.streams.Add(-1)
+	if !st.dropped {
+		st.s.table.leaving++
+	}
+}
+
+// fail ends both directions of the stream for this side. What came before the peer's end of a direction can still be
+// read. The caller holds the session's mutex.
+func (st *Stream) fail(cause error) {
+	if st.err != nil {
+		return
+	}
+	st.err = cause
+	st.unblocked()
+	st.send.drop()
+	st.send.settle(st.s.cfg.Budget)
+	st.toLink(nil)
+	if !st.receive.complete() {
+		st.receive.queue.clear()
+	}
+	st.receive.readable.Broadcast()
+	st.answer()
+	st.pushOn()
+}
+
+// answer closes the opener's channels when the stream has failed. The caller holds the session's mutex.
+func (st *Stream) answer() {
+	if st.result == nil || st.decided {
+		return
+	}
+	st.decided = true
+	if st.code == 0 {
+		st.code = 1                                    // whatever the cause is, it is no acceptance
+		if _, refused := st.err.(*Refusal); !refused { //nolint:errorlint // an own error, as it was made
+			st.err = fmt.Errorf("%w: %w", ErrLost, noEOF(st.err))
+		}
+	}
+	close(st.result)
+}
+
+// answeredOpen says whether the peer's mux has the open, or nobody waits for that any more.
+func (st *Stream) answeredOpen() bool { return st.heard || st.err != nil }
+
+// noEOF keeps the end of a connection from being taken for the end of a stream, which io.EOF in an error's chain says to
+// whoever copies.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("connection broke off")
+	}
+	return err
+}
+
+// LocalAddr is the address of this side of the session's first link.
+func (st *Stream) LocalAddr() net.Addr { return st.s.local }
+
+// RemoteAddr is the address of the peer's side of the session's first link.
+func (st *Stream) RemoteAddr() net.Addr { return st.s.peer }
+
+// deadline makes waits end at a time.
+type deadline struct {
+	timer *time.Timer
+	over  bool
+}
+
+// set is called with the session's mutex held.
+func (d *deadline) set(s *Session, t time.Time, wake *sync.Cond) {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	d.over = false
+	if t.IsZero() {
+		return
+	}
+	left := time.Until(t)
+	if left <= 0 {
+		d.over = true
+		wake.Broadcast()
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(left, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if d.timer == timer {
+			d.over = true
+			wake.Broadcast()
+		}
+	})
+	d.timer = timer
+}
+
+// SetDeadline sets both deadlines.
+func (st *Stream) SetDeadline(t time.Time) error {
+	return errors.Join(st.SetReadDeadline(t), st.SetWriteDeadline(t))
+}
+
+// SetReadDeadline makes reads fail from t on; the zero time means never.
+func (st *Stream) SetReadDeadline(t time.Time) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.receive.deadline.set(st.s, t, &st.receive.readable)
+	return nil
+}
+
+// SetWriteDeadline makes writes fail from t on; the zero time means never. A write that has failed may have sent a part.
+func (st *Stream) SetWriteDeadline(t time.Time) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.send.deadline.set(st.s, t, &st.send.room)
+	return nil
 }
