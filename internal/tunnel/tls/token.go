@@ -48,11 +48,15 @@ func show(conn io.ReadWriter, token string) error {
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return err
 	}
-	text := make([]byte, min(binary.BigEndian.Uint16(head[1:]), maxText))
+	status, length := Status(head[0]), binary.BigEndian.Uint16(head[1:])
+	if status == OK && length > maxText { // behind the text the session begins, so that it cannot be cut
+		return fmt.Errorf("an answer of %d bytes", length)
+	}
+	text := make([]byte, min(length, maxText))
 	if _, err := io.ReadFull(conn, text); err != nil {
 		return err
 	}
-	if status := Status(head[0]); status != OK {
+	if status != OK {
 		return &Refusal{status, oneLine(string(text))}
 	}
 	return nil
