@@ -27,6 +27,7 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Cl
 		StateDir:  cfg.StateDir,
 		Upstreams: cfg.Upstreams,
 		Drain:     cfg.DrainTimeout,
+		MaxLinks:  cfg.Links,
 		Budget:    mux.NewBudget(windowBudget),
 		Log:       log.With(subsystem, "client"),
 	})

@@ -32,6 +32,7 @@ type Config struct {
 	StateDir  string // keeps the identity over restarts; "" means that there is none
 	Upstreams []Upstream
 	Drain     time.Duration // how long open connections may go on after Run's context has ended
+	MaxLinks  int           // links of a session under load; 4 if zero
 	Budget    *mux.Budget
 	Log       *slog.Logger
 }

@@ -31,7 +31,7 @@ func newFolder(root string, log *slog.Logger) (local, error) {
 	}}, nil
 }
 
-func (f folder) serve(ctx context.Context, st *mux.Stream, _ tunnel.Open) error {
+func (f folder) serve(ctx context.Context, st *mux.Stream, _ *tunnel.Open) error {
 	if err := st.Confirm(); err != nil {
 		_ = st.Reset()
 		return err

@@ -74,7 +74,9 @@ func (k *keeper) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := mux.Client(conn, mux.Config{Budget: k.client.cfg.Budget, Log: k.log.With("subsystem", "mux")})
+	m, err := mux.Client(conn, mux.Config{
+		MaxLinks: k.client.cfg.MaxLinks, Budget: k.client.cfg.Budget, Log: k.log.With("subsystem", "mux"),
+	})
 	if err != nil {
 		return err
 	}
@@ -90,10 +92,44 @@ func (k *keeper) session(ctx context.Context) error {
 	begun := time.Now()
 	err = k.serve(ctx, s)
 	k.fenced(err, hello.Instance)
-	if time.Since(begun) > steady {
+	if time.Since(begun) > steady || errors.Is(err, mux.ErrUnknownSession) { // the server is there, and says so
 		k.backoff.reset()
 	}
 	return err
+}
+
+// addLinks gives the session a link whenever it wants one: at once when it needs more, and again and again when it has
+// none, because its connections wait for one.
+func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
+	var b backoff
+	for {
+		select {
+		case <-s.Wants():
+		case <-ctx.Done():
+			return
+		}
+		err := k.addLink(ctx, s)
+		switch {
+		case err == nil:
+			b.reset()
+			k.log.Debug("another link", "links", s.Live())
+		case s.Live() > 0: // it can do without
+			k.log.Debug("no further link", "err", err)
+			b.wait(ctx)
+		default:
+			k.log.Warn("connection lost, trying again", "err", err, "within", b.ceiling())
+			b.wait(ctx)
+			s.Want()
+		}
+	}
+}
+
+func (k *keeper) addLink(ctx context.Context, s *tunnel.Session) error {
+	conn, err := k.link.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Attach(ctx, conn)
 }
 
 func (k *keeper) fenced(err error, instance string) {
@@ -134,6 +170,9 @@ func (k *keeper) serve(ctx context.Context, s *tunnel.Session) error {
 			}
 		}
 	}()
+	var adding sync.WaitGroup
+	adding.Go(func() { k.addLinks(streams, s) })
+	defer adding.Wait()
 	err := k.watch(ctx, s)
 	if err == nil {
 		k.leave(s, &open, abort)

@@ -17,7 +17,7 @@ import (
 
 // local is what stands behind one tunnel: it takes a stream and sees it to its end.
 type local interface {
-	serve(ctx context.Context, st *mux.Stream, o tunnel.Open) error
+	serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error
 }
 
 // newLocal makes the local end of a tunnel. It opens nothing.
@@ -47,17 +47,27 @@ func newService(u Upstream, tlsConfig *tls.Config) service {
 	return service{up}
 }
 
-func (s service) serve(ctx context.Context, st *mux.Stream, o tunnel.Open) error {
+func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error {
+	conn, err := s.dial(ctx, st, o)
+	if err != nil {
+		return err
+	}
+	return proxy.Relay(ctx, st, conn, nil)
+}
+
+// dial connects to the service and tells the server what came of it. It is apart from serve so that its frame is not on
+// the stack for as long as the connection lasts.
+func (s service) dial(ctx context.Context, st *mux.Stream, o *tunnel.Open) (upstream.Conn, error) {
 	d, _, err := s.upstream.Dial(ctx, &upstream.Visit{ID: o.ID, Source: o.Source, Destination: o.Destination, Host: o.Host})
 	if err != nil {
-		return errors.Join(err, st.Refuse(uint8(refusal(err)), err.Error()))
+		return nil, errors.Join(err, st.Refuse(uint8(refusal(err)), err.Error()))
 	}
 	if err := st.Confirm(); err != nil {
 		_ = d.Conn.Reset()
 		_ = st.Reset()
-		return fmt.Errorf("confirm: %w", err)
+		return nil, fmt.Errorf("confirm: %w", err)
 	}
-	return proxy.Relay(ctx, st, d.Conn, nil)
+	return d.Conn, nil
 }
 
 // refusal is how a failed local dial is told to the server.
@@ -74,16 +84,30 @@ func refusal(err error) tunnel.Reason {
 	}
 }
 
-// handle sees one connection through the client.
-func (c *Client) handle(ctx context.Context, st *mux.Stream, o tunnel.Open) {
-	log := c.cfg.Log.With("conn", o.ID, "tunnel", o.Tunnel)
+// handle sees one connection through the client. Frames from here on stay on the stack for as long as the connection
+// lasts, and are kept small.
+func (c *Client) handle(ctx context.Context, st *mux.Stream, o tunnel.Open) { c.through(ctx, st, &o) }
+
+func (c *Client) through(ctx context.Context, st *mux.Stream, o *tunnel.Open) {
+	l, begun := c.local(st, o), time.Now()
+	if l != nil {
+		c.handled(ctx, o, begun, l.serve(ctx, st, o))
+	}
+}
+
+// local finds what stands behind the tunnel; nil if nothing does, and then the stream is refused.
+func (c *Client) local(st *mux.Stream, o *tunnel.Open) local {
 	l, ok := c.locals[o.Tunnel]
 	if !ok {
 		_ = st.Refuse(uint8(tunnel.NoSuchTunnel), "this client does not offer "+o.Tunnel.String())
-		log.Warn("server asked for a tunnel that is not offered")
-		return
+		c.cfg.Log.Warn("server asked for a tunnel that is not offered", "conn", o.ID, "tunnel", o.Tunnel)
 	}
-	begun := time.Now()
-	err := l.serve(ctx, st, o)
-	log.Debug("connection ended", "source", o.Source, "after", time.Since(begun).Round(time.Microsecond), "err", err)
+	return l
+}
+
+func (c *Client) handled(ctx context.Context, o *tunnel.Open, begun time.Time, err error) {
+	if c.cfg.Log.Enabled(ctx, slog.LevelDebug) { // one of everybody's connections: asking first is cheaper
+		c.cfg.Log.Debug("connection ended", "conn", o.ID, "tunnel", o.Tunnel, "source", o.Source,
+			"after", time.Since(begun).Round(time.Microsecond), "err", err)
+	}
 }

@@ -30,6 +30,7 @@ type Client struct {
 type Remote struct {
 	URL       []string `flag:"url" oldshort:"r" unit:"URL" group:"Connection" help:"server: wss://HOST[:PORT][/PATH], port 443 and path /connect if left out, or tls://HOST[:PORT]; repeatable"`
 	HTTPProxy string   `flag:"http-proxy" shown:"that of the environment" unit:"URL" group:"Connection" help:"forward proxy to the server: http://[NAME:PASSWORD@]HOST:PORT, https:// or socks5:// likewise"`
+	Links     int      `flag:"links" default:"4" unit:"N" group:"Advanced" help:"connections to a server under load, at most; one otherwise"`
 	ServerTrust
 }
 
@@ -117,6 +118,9 @@ func (c *Client) validate() (found Problems) {
 		first[name] = u.Spec
 	}
 	found = append(found, c.ServerTrust.validate(&c.Credential, c.InsecureNoAuth, c.encrypted())...)
+	if c.Links < 1 || c.Links > 16 {
+		found.add("links", "", "%d connections to a server; give 1 to 16", c.Links)
+	}
 	if c.ID != "" && !word(c.ID) {
 		found.add("id", "use 1 to 128 letters, digits, '.', '-' and '_'", "%q is not an identity", shorten(c.ID))
 	}

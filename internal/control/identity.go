@@ -35,6 +35,10 @@ func (s *Server) enter(c *session) (old *session, refused *tunnel.GoAway) {
 		s.cfg.Metrics.count(old, -1)
 	}
 	s.sessions[key] = c
+	s.byID[c.tunnel.ID()] = c
+	if old != nil {
+		delete(s.byID, old.tunnel.ID())
+	}
 	s.cfg.Metrics.count(c, +1)
 	if c.hello.Reconnects > 0 {
 		s.cfg.Metrics.reconnects.Inc()
@@ -68,6 +72,7 @@ func (s *Server) leave(c *session) {
 	defer s.mu.Unlock()
 	if s.sessions[c.identity()] == c {
 		delete(s.sessions, c.identity())
+		delete(s.byID, c.tunnel.ID())
 		s.cfg.Metrics.count(c, -1)
 	}
 }

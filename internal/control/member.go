@@ -29,48 +29,36 @@ func (m *member) Permitted() error { return m.session.bearer.Permit(m.action) }
 // openTimeout bounds a whole open: the client's own dial has 5 s.
 const openTimeout = 10 * time.Second
 
-// Dial opens a stream in the client's session and waits for the client's decision. The visitor's first bytes follow
-// once the client has the open, and count as maybe sent from then on, unless the client certifies that it refused.
+// Suspect says that the client owes an answer: others are to be tried first.
+func (m *member) Suspect() bool { return m.session.tunnel.Suspect() }
+
+// Dial opens a stream in the client's session and waits for the client's decision. The visitor's first bytes follow the
+// open at once if the client was heard just now, else once it has the open. They count as maybe sent from then on, unless
+// the client certifies that it refused.
 func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
 	if err := m.Permitted(); err != nil {
 		return upstream.Dialed{}, m.failed(upstream.NotAllowed, false, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	st, err := m.open(ctx, v)
-	if err != nil {
-		return upstream.Dialed{}, err
-	}
-	o := opening{Stream: st}
-	if err := o.decide(ctx, v.First); err != nil {
-		_ = st.Reset()
-		return upstream.Dialed{}, m.failed(reasonOf(err), o.sent && !certified(err), err)
-	}
-	return upstream.Dialed{Conn: st, FirstSent: o.sent}, nil
-}
-
-// open sends the open and waits until the client has it, for as long as the visit is patient.
-func (m *member) open(ctx context.Context, v *upstream.Visit) (*mux.Stream, error) {
-	if v.Patience > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, m.patience(v.Patience))
-		defer cancel()
-	}
-	st, err := m.session.tunnel.Open(ctx, tunnel.Open{
+	o := opening{first: v.First, early: m.session.tunnel.Fresh()}
+	var err error
+	o.Stream, err = m.session.tunnel.Open(ctx, tunnel.Open{
 		Tunnel: m.tunnel, ID: v.ID, Source: v.Source, Destination: v.Destination, Host: v.Host,
 	})
 	if err != nil {
-		return nil, m.failed(reasonOf(err), false, err)
+		return upstream.Dialed{}, m.failed(reasonOf(err), false, err)
 	}
-	select {
-	case <-st.Received():
-		return st, nil
-	case <-st.Decided(): // refused or lost in the same breath
-		return st, nil
-	case <-ctx.Done():
-		_ = st.Reset()
-		return nil, m.failed(reasonOf(ctx.Err()), false, fmt.Errorf("client did not acknowledge the connection: %w", ctx.Err()))
+	if v.Patience > 0 { // there is another member to try
+		timer := time.NewTimer(m.patience(v.Patience))
+		defer timer.Stop()
+		o.impatient, o.paused = timer.C, m.session.tunnel.Paused()
 	}
+	if err := o.decide(ctx); err != nil {
+		_ = o.Reset()
+		return upstream.Dialed{}, m.failed(reasonOf(err), o.sent && !certified(err), err)
+	}
+	return upstream.Dialed{Conn: o.Stream, FirstSent: o.sent}, nil
 }
 
 // patience gives a client behind a long path the time of four round trips.
@@ -78,38 +66,65 @@ func (m *member) patience(least time.Duration) time.Duration {
 	return max(least, 4*m.session.tunnel.RTT())
 }
 
-// opening is a stream that the client knows of and has not decided on.
+// opening is a stream that the client has not decided on.
 type opening struct {
 	*mux.Stream
+	first *upstream.First // nil if there is none
+	early bool            // the first bytes need not wait until the client has the open
+
+	// Of a visit that another member can take, while none of its bytes is sent; nil otherwise.
+	impatient <-chan time.Time
+	paused    <-chan struct{}
+
 	sent bool // the visitor's first bytes are on their way
 }
 
-func (o *opening) decide(ctx context.Context, first *upstream.First) error {
+var (
+	errUnacknowledged = fmt.Errorf("client did not acknowledge the connection: %w", context.DeadlineExceeded)
+	errPaused         = fmt.Errorf("%w: client is out of reach", mux.ErrLost)
+)
+
+// decide waits for the client's decision, and sends the first bytes when they may go.
+func (o *opening) decide(ctx context.Context) error {
+	received := o.Received()
 	var ready <-chan struct{}
-	if first != nil {
-		ready = first.Ready()
+	if o.early {
+		ready = o.ready()
 	}
 	for {
 		select {
 		case <-o.Decided():
 			return o.Result(ctx)
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-received:
+			received, o.impatient = nil, nil
+			if !o.early {
+				ready = o.ready()
+			}
 		case <-ready:
 			ready = nil
-			if err := o.send(ctx, first); err != nil {
-				if result := o.Result(ctx); result != nil {
-					return result // a refusal certifies
-				}
-				return err // accepted, and without its beginning
+			if err := o.send(ctx); err != nil {
+				return err
 			}
+		case <-o.impatient:
+			return errUnacknowledged
+		case <-o.paused:
+			return errPaused
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
 
-// send passes the visitor's first bytes on.
-func (o *opening) send(ctx context.Context, first *upstream.First) error {
-	p, _ := first.Bytes()
+func (o *opening) ready() <-chan struct{} {
+	if o.first == nil {
+		return nil
+	}
+	return o.first.Ready()
+}
+
+// send passes the visitor's first bytes on. From then on no other member can take the visit.
+func (o *opening) send(ctx context.Context) error {
+	p, _ := o.first.Bytes()
 	if len(p) == 0 {
 		return nil
 	}
@@ -118,13 +133,14 @@ func (o *opening) send(ctx context.Context, first *upstream.First) error {
 		return nil
 	default:
 	}
-	o.sent = true
-	stop := context.AfterFunc(ctx, func() { _ = o.SetWriteDeadline(time.Unix(1, 0)) })
-	_, err := o.Write(p)
-	if !stop() && err == nil {
-		return ctx.Err() // the deadline that it set is for good
+	o.sent, o.impatient, o.paused = true, nil, nil
+	if _, err := o.Write(p); err != nil {
+		if result := o.Result(ctx); result != nil {
+			return result // a refusal certifies
+		}
+		return err // accepted, and without its beginning
 	}
-	return err
+	return nil
 }
 
 func (m *member) failed(reason upstream.Reason, maybeSent bool, err error) error {

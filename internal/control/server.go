@@ -66,13 +66,17 @@ type Server struct {
 
 	mu       sync.Mutex
 	closing  bool
-	arriving map[net.Conn]struct{} // have not said hello yet
+	arriving map[net.Conn]context.CancelFunc // have not said hello yet
 	sessions map[identity]*session
+	byID     map[mux.SessionID]*session // those of sessions, for links that join
 }
 
 // New makes a server without sessions.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, arriving: make(map[net.Conn]struct{}), sessions: make(map[identity]*session)}
+	return &Server{
+		cfg: cfg, arriving: make(map[net.Conn]context.CancelFunc),
+		sessions: make(map[identity]*session), byID: make(map[mux.SessionID]*session),
+	}
 }
 
 // Run closes sessions whose credential is no longer valid, until the context ends; then it closes all sessions and
@@ -95,10 +99,10 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) stop() {
 	s.mu.Lock()
 	s.closing = true
-	arriving := slices.Collect(maps.Keys(s.arriving))
+	arriving := slices.Collect(maps.Values(s.arriving))
 	s.mu.Unlock()
-	for _, conn := range arriving {
-		s.wait.Go(func() { _ = conn.Close() })
+	for _, abort := range arriving {
+		s.wait.Go(abort)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
@@ -221,37 +225,62 @@ func (s *Server) start(conn net.Conn, bearer *auth.Bearer, remote string) {
 	}()
 }
 
-// receive sees a client's connection through. Until the hello it may be closed at any time by stop.
+// receive sees a client's connection through: a new session, or one more link of a session that is there. Until it is
+// known which, and until a new one's hello, it may be aborted by stop.
 func (s *Server) receive(conn net.Conn, bearer *auth.Bearer, remote string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
 	s.mu.Lock()
 	closing := s.closing
-	s.arriving[conn] = struct{}{}
+	s.arriving[conn] = cancel
 	s.mu.Unlock()
+	arrived := func() {
+		s.mu.Lock()
+		delete(s.arriving, conn)
+		s.mu.Unlock()
+	}
+	defer arrived()
 	if closing {
 		return errors.Join(errStopping, conn.Close())
 	}
-	t, hello, err := s.greet(conn)
-	s.mu.Lock()
-	delete(s.arriving, conn)
-	s.mu.Unlock()
+	g, err := mux.Greet(conn, tunnel.HelloTimeout)
 	if err != nil {
 		return err
 	}
+	if id, joins := g.Joins(); joins {
+		return s.join(g, id, bearer, remote)
+	}
+	m, err := g.Start(mux.Config{
+		MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log.With("subsystem", "mux"),
+	})
+	if err != nil {
+		return err
+	}
+	t, hello, err := tunnel.Accept(ctx, m)
+	if err != nil {
+		return err
+	}
+	arrived()
 	defer t.Close(nil)
 	return s.hold(t, hello, bearer, remote)
 }
 
-// greet makes a session of a connection and hears its hello.
-func (s *Server) greet(conn net.Conn) (*tunnel.Session, tunnel.Hello, error) {
-	conn, err := spoken(conn)
-	if err != nil {
-		return nil, tunnel.Hello{}, err
+// join adds a link to a session of the same credential. A session that this server does not have, because it was
+// restarted or gave it up, is news that lets the client start a new one at once.
+func (s *Server) join(g *mux.Greeting, id mux.SessionID, bearer *auth.Bearer, remote string) error {
+	s.mu.Lock()
+	c := s.byID[id]
+	s.mu.Unlock()
+	if c == nil || c.bearer.ID() != bearer.ID() {
+		g.Refuse(mux.UnknownSession, "this server does not have the session")
+		return fmt.Errorf("join from %s: unknown session", remote)
 	}
-	m, err := mux.Server(conn, mux.Config{MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log.With("subsystem", "mux")})
-	if err != nil {
-		return nil, tunnel.Hello{}, err
+	if err := g.Join(c.tunnel.Session); err != nil {
+		return fmt.Errorf("join from %s: %w", remote, err)
 	}
-	return tunnel.Accept(context.Background(), m)
+	c.log.Debug("client has another link", "from", remote)
+	return nil
 }
 
 // clientStreams is how many streams a client may open: its control stream, and some to be refused.
@@ -299,7 +328,7 @@ func (s *Server) hold(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Bearer
 		return fmt.Errorf("welcome: %w", err)
 	}
 	c.log.Info("client connected", "upstreams", strings.Join(c.upstreams(), ", "))
-	c.serve()
+	c.serve(s)
 	c.log.Info("client disconnected", "reason", t.Err(), "after", time.Since(c.since).Round(time.Millisecond))
 	return nil
 }

@@ -19,6 +19,8 @@ type session struct {
 	since  time.Time
 	log    *slog.Logger
 
+	paused bool // it has no link; serve's alone
+
 	mu        sync.Mutex
 	ending    bool // it has been told, or is being told
 	withdrawn bool
@@ -32,8 +34,8 @@ type published struct {
 	Publication
 }
 
-// serve returns when the session has ended.
-func (c *session) serve() {
+// serve returns when the session has ended. While it has no link, its tunnels are withdrawn.
+func (c *session) serve(s *Server) {
 	var refusing sync.WaitGroup
 	refusing.Go(c.refuseStreams)
 	defer refusing.Wait()
@@ -42,10 +44,50 @@ func (c *session) serve() {
 		case g := <-c.tunnel.GoneAway():
 			c.log.Info("client is going away", "reason", g.Reason)
 			c.withdraw()
+		case <-c.tunnel.Changed():
+			c.follow(s)
 		case <-c.tunnel.Done():
 			return
 		}
 	}
+}
+
+// follow withdraws the client's tunnels when its last link is lost, and publishes them again when it is back.
+func (c *session) follow(s *Server) {
+	live := c.tunnel.Live() > 0
+	switch {
+	case !live && !c.paused:
+		c.paused = true
+		c.log.Info("client is out of reach; its connections wait for it")
+		c.retract()
+	case live && c.paused:
+		c.paused = false
+		if c.isWithdrawn() {
+			return
+		}
+		for _, a := range s.publish(c) {
+			if a.Refused != "" { // another client may have taken its place
+				c.log.Warn("tunnel is not up any more", "tunnel", a.Tunnel, "reason", a.Refused)
+			}
+		}
+		c.log.Info("client is back")
+	}
+}
+
+// retract takes the members out of their upstreams; publish may put them back.
+func (c *session) retract() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.published {
+		p.Withdraw()
+	}
+	c.published = nil
+}
+
+func (c *session) isWithdrawn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.withdrawn
 }
 
 // refuseStreams answers what only a broken or hostile client does: this server offers clients nothing to open.
@@ -62,12 +104,9 @@ func (c *session) refuseStreams() {
 // withdraw takes the client's members out of their upstreams, once. Open streams go on.
 func (c *session) withdraw() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.withdrawn = true
-	for _, p := range c.published {
-		p.Withdraw()
-	}
-	c.published = nil
+	c.mu.Unlock()
+	c.retract()
 }
 
 // ends says whether the caller is the first to end the session.

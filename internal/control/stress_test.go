@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"culvert/internal/auth"
 	"culvert/internal/mux"
 	"culvert/internal/tunnel"
-	"culvert/internal/upstream"
 )
 
 // book is a log that can be read while it is written.
@@ -99,55 +97,6 @@ func TestStopDoesNotWaitForAClientThatSaysNothing(t *testing.T) {
 	b.server.stop()
 	if took := time.Since(begun); took > 2*time.Second {
 		t.Errorf("took %s", took)
-	}
-}
-
-// TestAcceptedWithoutItsBeginning has a client accept a connection while the visitor's first bytes cannot be sent.
-func TestAcceptedWithoutItsBeginning(t *testing.T) {
-	for range 20 { // which of two events is seen first is a matter of luck
-		near, far := net.Pipe()
-		server, err := mux.Server(near, mux.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		client, err := mux.Client(far, mux.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		st, err := server.Open(t.Context(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		accepted, err := client.Accept(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		<-st.Received()
-		for n := 1; n > 0; { // until the window is full
-			_ = st.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
-			n, _ = st.Write(make([]byte, 1<<20))
-		}
-		_ = st.SetWriteDeadline(time.Time{})
-
-		visitor, service := net.Pipe()
-		first := upstream.ReadFirst(service, 100)
-		go func() { _, _ = visitor.Write([]byte("the beginning")) }()
-		first.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		confirmed := make(chan struct{})
-		time.AfterFunc(5*time.Millisecond, func() {
-			defer close(confirmed)
-			_ = accepted.Confirm()
-		})
-		o := opening{Stream: st}
-		if err := o.decide(ctx, first); err == nil && o.sent {
-			t.Fatal("accepted with its first bytes unsent, and said to be sent")
-		}
-		cancel()
-		<-confirmed
-		_, _ = visitor.Close(), service.Close()
-		client.Close(nil)
-		server.Close(nil)
 	}
 }
 

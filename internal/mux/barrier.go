@@ -31,4 +31,6 @@ func (b *barrier) answered() {
 
 func (b *barrier) goodbyes() []byte { return append(b.before.frames, b.after.frames...) }
 
+func (b *barrier) size() int { return len(b.before.frames) + len(b.after.frames) }
+
 func (b *barrier) losses() []uint32 { return append(b.before.losses, b.after.losses...) }

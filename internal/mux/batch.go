@@ -44,6 +44,10 @@ func (l *link) appendData(b []byte, start int) []byte {
 			break
 		}
 		st := l.ready.pop()
+		if st.link != l { // it has moved
+			st.schedule()
+			continue
+		}
 		if l.ready.head != nil || sources > 0 {
 			room = min(room, quantum)
 		}
@@ -70,6 +74,7 @@ func (l *link) asks() {
 func (st *Stream) appendOwed(b []byte, l *link) []byte {
 	owed := st.owed
 	st.owed = 0
+	st.said = l
 	if owed&oweReset != 0 {
 		if st.own && owed&oweOpen != 0 {
 			st.send.opened = true // the peer learns that the id is spent
@@ -129,7 +134,7 @@ func (st *Stream) appendData(b []byte, room int) []byte {
 	}
 	if h.finDue() {
 		b = appendFin(b, st.id, h.queuedTo)
-		h.finSent = true
+		h.finSent, h.finOnce = true, true
 	}
 	return b
 }
@@ -153,8 +158,22 @@ func (st *Stream) owes(o owe) {
 		return
 	}
 	if o == oweReset || o == oweResult && st.code != 0 || o == oweWindow && st.receive.over {
-		keep := &link{s: st.s}
-		st.appendOwed(nil, keep)
-		st.s.goodbyes = append(st.s.goodbyes, keep.barrier.after.frames...)
+		st.s.sayGoodbye(st)
 	}
+}
+
+// sayGoodbye sends what ends a stream that has no link: over any link, or over the next. The caller holds the session's
+// mutex.
+func (s *Session) sayGoodbye(st *Stream) {
+	keep := &link{s: s}
+	st.appendOwed(nil, keep)
+	frames := keep.barrier.after.frames
+	if len(s.links) == 0 {
+		s.goodbyes = append(s.goodbyes, frames...)
+		return
+	}
+	l := s.pick()
+	l.control = append(l.control, frames...)
+	l.remember(frames)
+	l.flushSoon()
 }

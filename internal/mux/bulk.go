@@ -137,8 +137,10 @@ func (s *Session) wantLink() {
 	}
 }
 
-// moving says that the stream waits for everything sent to be acked, so that it can go on over another link.
-func (st *Stream) moving() bool { return st.target != nil && st.send.sent != st.send.acked }
+// moving says that the stream waits for everything sent to be acked, its OPEN too, so that it can go on over another link.
+func (st *Stream) moving() bool {
+	return st.target != nil && (st.send.sent != st.send.acked || st.own && !st.heard)
+}
 
 // moveIfQuiet completes a move.
 func (st *Stream) moveIfQuiet() {

@@ -29,12 +29,18 @@ const (
 	skippable frameType = 0x80
 )
 
+// unknown says that this version has no such type.
+func (t frameType) unknown() bool {
+	return t > typeResume && t < typeOpen || t > typeReset && t != typeMore || t == 0
+}
+
 const (
 	headerSize     = 12
 	dataHeaderSize = headerSize + 8
 	maxData        = 64 << 10         // payload of a DATA frame
 	maxBody        = 16 << 10         // body of any other frame
 	maxMetaLimit   = maxBody - 8      // an OPEN is its limit and the metadata
+	maxSkipped     = 64<<10 + 64      // body of a frame that this side does not know
 	maxDetail      = 1024             // of a RESULT
 	maxText        = 256              // of a RESET or CLOSE
 	earlyCredit    = 32 << 10         // what an opener may send before RECEIVED
@@ -65,6 +71,9 @@ func parseHeader(b []byte) (header, error) {
 		stream: binary.BigEndian.Uint64(b[4:headerSize]),
 	}
 	most := maxBody
+	if h.kind.unknown() && h.kind&skippable != 0 {
+		most = maxSkipped
+	}
 	if h.kind == typeData {
 		most = maxData + 8
 		if h.length <= 8 {

@@ -119,11 +119,18 @@ func (s *Session) Attach(ctx context.Context, conn net.Conn) error {
 	s.mu.Lock()
 	s.last++
 	number := s.last
-	err := s.err
+	s.joining[number] = false
 	s.mu.Unlock()
+	a, err := s.join(ctx, conn, number)
+	s.mu.Lock()
 	if err == nil {
-		err = s.join(ctx, conn, number)
+		err = s.joined(conn, number, a)
 	}
+	delete(s.joining, number)
+	if err != nil {
+		s.neverHad(number)
+	}
+	s.mu.Unlock()
 	if err != nil {
 		_ = conn.Close()
 		return fmt.Errorf("attach link: %w", err)
@@ -131,33 +138,52 @@ func (s *Session) Attach(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-func (s *Session) join(ctx context.Context, conn net.Conn, number uint32) error {
+// neverHad tells the peer, which may take the link for one of the session's, that it is lost. The caller holds s.mu.
+func (s *Session) neverHad(number uint32) {
+	if s.err != nil {
+		return
+	}
+	s.lost = append(s.lost, number)
+	if len(s.links) > 0 {
+		l := s.pick()
+		s.resume(l)
+		l.flushSoon()
+	}
+}
+
+// joined takes a link into use that the peer has accepted. The caller holds s.mu.
+func (s *Session) joined(conn net.Conn, number uint32, a attached) error {
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.joining[number]:
+		return errPeerLost
+	}
+	s.table.ownMax = int(min(a.maxStreams, 1<<30))
+	s.add(newLink(s, conn, number))
+	s.spreadAll()
+	return nil
+}
+
+// join does the handshake.
+func (s *Session) join(ctx context.Context, conn net.Conn, number uint32) (attached, error) {
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	_ = conn.SetDeadline(time.Now().Add(greetTimeout)) // a failure shows in what follows
 	if _, err := conn.Write(s.attach(number, true).append(nil)); err != nil {
-		return err
+		return attached{}, err
 	}
 	a, err := readAttached(conn)
 	if err != nil {
-		return err
+		return attached{}, err
 	}
 	if err := a.refusal(); err != nil {
 		if errors.Is(err, ErrUnknownSession) {
 			s.end(err, closeLost)
 		}
-		return err
+		return attached{}, err
 	}
 	_ = conn.SetDeadline(time.Time{})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return s.err
-	}
-	s.table.ownMax = int(min(a.maxStreams, 1<<30))
-	l := newLink(s, conn, number)
-	s.add(l)
-	s.spreadAll()
-	return nil
+	return a, nil
 }
 
 func readAttached(r io.Reader) (attached, error) {

@@ -48,9 +48,7 @@ func (l *link) beat() {
 		s.lose(l, fmt.Errorf("the peer has read nothing for %s", (now-l.health.writing).Round(time.Second)))
 		return
 	}
-	if s.cfg.Budget.short() {
-		s.resetStalled(now)
-	}
+	s.resetStalled(now)
 	l.ping()
 	l.flushSoon()
 	l.timer.Reset(s.beatPause())
@@ -66,10 +64,6 @@ func (l *link) lastHeard() time.Duration { return time.Duration(l.heard.Load()) 
 // The caller holds s.mu.
 func (l *link) ping() {
 	if l.health.pinged != 0 {
-		if len(l.barrier.before.frames)+len(l.barrier.after.frames) > maxGoodbyes {
-			l.s.lose(l, fmt.Errorf("the peer does not answer pings"))
-			return
-		}
 		// Still a byte for the peer's sake, whose clock for this side's death runs.
 		l.control = appendPing(l.control, typePing, l.health.opaque)
 		return

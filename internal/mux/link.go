@@ -47,6 +47,8 @@ type link struct {
 	health  health
 	opens   []opened // without an answer, the oldest first; answered ones are removed late
 	barrier barrier
+
+	resuming resumeSet // what has come of the peer's RESUME
 }
 
 // opened is an open that waits for its RECEIVED.
@@ -91,13 +93,23 @@ func (l *link) claim() *link {
 		return nil
 	}
 	l.flushing = true
+	l.s.wait.Add(1)
 	return l
+}
+
+// unclaim ends what claim began. The caller holds s.mu.
+func (l *link) unclaim() {
+	l.flushing = false
+	if l.final {
+		l.s.wait.Go(l.close)
+	}
+	l.s.wait.Done()
 }
 
 // flushSoon has somebody else flush, for callers that must not write. The caller holds s.mu.
 func (l *link) flushSoon() {
 	if l = l.claim(); l != nil {
-		l.s.wait.Go(l.flushAll)
+		go l.flushAll()
 	}
 }
 
@@ -109,9 +121,12 @@ func (l *link) hasWork() bool {
 const inlineRounds = 4
 
 // flush sends what waits, as the one who claimed the link. It is for writers of streams, who have work of their own.
+// A peer that was not heard lately may not read, and must not hold a writer who has a deadline.
 func (l *link) flush() {
-	if l != nil && l.flushRounds(inlineRounds) {
-		l.s.wait.Go(l.flushAll)
+	switch {
+	case l == nil:
+	case l.s.now()-l.lastHeard() > leastPatience, l.flushRounds(inlineRounds):
+		go l.flushAll()
 	}
 }
 
@@ -139,10 +154,12 @@ func (l *link) flushRounds(most int) (more bool) {
 			l.control = nil
 		}
 		if len(p) == l.headroom {
-			l.flushing = false
-			if l.final {
-				s.wait.Go(l.close)
-			}
+			l.unclaim()
+			return false
+		}
+		if l.barrier.size() > maxGoodbyes {
+			s.lose(l, errors.New("the peer does not answer pings"))
+			l.unclaim()
 			return false
 		}
 		l.health.writing = s.now()
@@ -151,12 +168,9 @@ func (l *link) flushRounds(most int) (more bool) {
 		s.mu.Lock()
 		l.health.writing = 0
 		if err != nil {
-			l.flushing = false
 			l.control = nil
-			if l.final {
-				s.wait.Go(l.close)
-			}
 			s.lose(l, fmt.Errorf("write: %w", err))
+			l.unclaim()
 			return false
 		}
 	}
@@ -181,7 +195,8 @@ func (l *link) bye(code closeCode, text string) {
 	l.timer = time.AfterFunc(goodbyeTime, func() { _ = l.conn.Close() })
 	if !l.flushing {
 		l.flushing = true
-		l.s.wait.Go(l.flushAll)
+		l.s.wait.Add(1)
+		go l.flushAll()
 	}
 }
 

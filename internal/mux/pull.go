@@ -6,6 +6,9 @@ import (
 	"syscall"
 )
 
+// ending is a source that knows more of an end of data than its descriptor: io.EOF, or that it was aborted.
+type ending interface{ EndOfRead() error }
+
 // Pull sends on the stream what src has, until src ends, which is nil and nil, or fails, or until the stream takes no more.
 // It holds no memory while src has nothing to say, if src gives its descriptor (syscall.Conn). moved is called with the
 // size of each piece that was taken. Pull does not end the stream's direction.
@@ -100,6 +103,9 @@ func (p *puller) read() (*chunk, error) {
 		c = nil
 		if err == nil {
 			err = io.EOF
+			if e, ok := p.src.(ending); ok {
+				err = e.EndOfRead()
+			}
 		}
 	}
 	return c, err

@@ -53,6 +53,7 @@ func (s *Session) pushDirect(st *Stream, off uint64, data []byte) {
 		h.queue.unshift(off+uint64(n), data[n:])
 	}
 	st.consumed(n)
+	st.dropRest()
 	st.pushOn()
 }
 
@@ -93,8 +94,11 @@ func (s *Session) drain(st *Stream) {
 	h, p := &st.receive, st.receive.push
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer st.pushOn()
-	defer func() { p.busy = false }()
+	defer func() {
+		p.busy = false
+		st.dropRest()
+		st.pushOn()
+	}()
 	for h.queue.head != nil && p.failed == nil && !p.told {
 		c := h.queue.pop()
 		data := c.buf[max(h.consumed, c.off)-c.off:]

@@ -24,6 +24,8 @@ type reader struct {
 	// Of the DATA frame that is being read.
 	stream, off uint64
 	left        int
+
+	skip int // bytes left of a frame that this side does not know
 }
 
 // read is a link's reading goroutine.
@@ -34,14 +36,20 @@ func (l *link) read() {
 	if r.large != nil {
 		readBuffers.Put(r.large)
 	}
-	s := l.s
-	if errors.Is(err, ErrProtocol) {
-		s.end(err, closeProtocol)
-		return
-	}
+	l.s.failed(l, err)
+}
+
+// failed takes a link out of use that cannot be read, or ends the session if the peer broke the protocol.
+func (s *Session) failed(l *link, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lose(l, err)
+	broken := l.live && errors.Is(err, ErrProtocol)
+	if !broken {
+		s.lose(l, err)
+	}
+	s.mu.Unlock()
+	if broken {
+		s.end(err, closeProtocol)
+	}
 }
 
 // run ends with an error: the connection's, or one with ErrProtocol in its chain.
@@ -111,6 +119,15 @@ func (r *reader) fit(n int) {
 func (r *reader) use() error {
 	for {
 		b := r.buf[r.r:r.w]
+		if r.skip > 0 {
+			n := min(r.skip, len(b))
+			if n == 0 {
+				return nil
+			}
+			r.r += n
+			r.skip -= n
+			continue
+		}
 		if r.left > 0 {
 			n := min(r.left, len(b))
 			if n == 0 {
@@ -131,7 +148,15 @@ func (r *reader) use() error {
 		if err != nil {
 			return err
 		}
-		if h.kind == typeData && r.l.isGreeted() {
+		if h.kind != typeAttached && !r.l.isGreeted() {
+			return fmt.Errorf("%w: type %#x in place of ATTACHED", errFrame, byte(h.kind))
+		}
+		if h.kind.unknown() && h.kind&skippable != 0 {
+			r.r += headerSize
+			r.skip = h.length
+			continue
+		}
+		if h.kind == typeData {
 			if len(b) < dataHeaderSize {
 				return nil
 			}
@@ -164,7 +189,7 @@ func (l *link) answer() {
 func (l *link) isGreeted() bool {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
-	return l.greeted
+	return l.greeted || !l.live // of a lost link nothing counts
 }
 
 // handle takes a whole frame other than DATA.
@@ -205,9 +230,7 @@ func (l *link) handle(h header, body []byte) error {
 			notify(s.wants)
 		}
 	default:
-		if h.kind&skippable == 0 {
-			return fmt.Errorf("%w: unknown type %#x", errFrame, byte(h.kind))
-		}
+		return fmt.Errorf("%w: unexpected type %#x", errFrame, byte(h.kind))
 	}
 	return nil
 }
@@ -300,6 +323,7 @@ func (s *Session) opened(l *link, id uint64, body []byte) error {
 	if s.table.crowded() {
 		return s.refuse(l, id)
 	}
+	s.table.refused = 0
 	st := newStream(s, id)
 	st.meta = append([]byte(nil), body[8:]...)
 	st.send.limit = limit
@@ -370,6 +394,7 @@ func (st *Stream) wasReceived() {
 	st.heard = true
 	st.meta = nil
 	close(st.received)
+	st.moveIfQuiet()
 }
 
 // wasDecided takes the result.
@@ -402,8 +427,8 @@ func (st *Stream) credit(acked, limit uint64) {
 // wasAcked takes a WINDOW.
 func (st *Stream) wasAcked(acked, limit uint64) error {
 	h := &st.send
-	if most := h.sent; acked > most && (!h.finSent || acked != most+1) {
-		return fmt.Errorf("stream %d: %d bytes acknowledged, %d were sent", st.id, acked, most)
+	if acked > h.sent && (!h.finOnce || acked != h.queuedTo+1) {
+		return fmt.Errorf("stream %d: %d bytes acknowledged, %d were sent", st.id, acked, h.sent)
 	}
 	st.credit(acked, limit)
 	st.moveIfQuiet()

@@ -91,7 +91,7 @@ func (s *Session) data(l *link, id, off uint64, p []byte) error {
 	off, h.received = h.received, end
 	switch {
 	case h.discard || st.err != nil:
-		st.consumed(len(p))
+		st.dropRest()
 	case h.push != nil && h.push.direct(st):
 		s.pushDirect(st, off, p)
 	default:
@@ -194,7 +194,7 @@ func (st *Stream) finish(at uint64) error {
 	}
 	h.fin, h.finAt = true, at
 	if h.discard {
-		st.consumeFin()
+		st.dropRest()
 		return nil
 	}
 	h.readable.Broadcast()
@@ -221,6 +221,16 @@ func (st *Stream) ignore() {
 	h.discard = true
 	h.queue.clear()
 	h.readable.Broadcast()
+	st.dropRest()
+	st.pushOn()
+}
+
+// dropRest counts what nobody wants as consumed. What a push is writing at the moment counts itself.
+func (st *Stream) dropRest() {
+	h := &st.receive
+	if !h.discard || h.push != nil && h.push.busy {
+		return
+	}
 	if n := h.received - h.consumed; n > 0 {
 		st.consumed(int(n))
 	}
@@ -230,16 +240,25 @@ func (st *Stream) ignore() {
 // stalledTime is how long a user may leave bytes untouched while memory is short.
 const stalledTime = 60 * time.Second
 
-// resetStalled ends the streams whose users have taken nothing of what is there for stalledTime. The caller holds the
-// session's mutex.
+// resetStalled ends, while memory is short, the streams whose users have taken nothing of what is there for stalledTime.
+// The caller holds the session's mutex.
 func (s *Session) resetStalled(now time.Duration) {
+	short := s.cfg.Budget.short()
+	if !short && !s.wasShort {
+		return
+	}
+	s.wasShort = short
 	for _, st := range s.table.all {
 		h := &st.receive
 		switch {
+		case !short:
+			h.stalledFrom = 0
 		case st.err != nil || h.consumed == h.received || h.consumed != h.stalledAt || h.stalledFrom == 0:
 			h.stalledAt, h.stalledFrom = h.consumed, max(1, now)
 		case now-h.stalledFrom >= stalledTime:
-			_ = st.reset(resetStalled, "", fmt.Errorf("%w: %s", ErrReset, resetStalled)) // beat flushes
+			if l := st.reset(resetStalled, "", fmt.Errorf("%w: %s", ErrReset, resetStalled)); l != nil {
+				go l.flushAll()
+			}
 		}
 	}
 }

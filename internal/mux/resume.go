@@ -122,7 +122,7 @@ func parseResume(body []byte, take func(id uint64, e entry)) (last bool, lost []
 
 // resumed takes a fragment of the peer's RESUME, and acts on the last one. The caller holds the session's mutex.
 func (s *Session) resumed(l *link, body []byte) error {
-	set := &s.resuming
+	set := &l.resuming
 	if set.entries == nil {
 		set.entries = make(map[uint64]entry)
 	}
@@ -142,9 +142,12 @@ func (s *Session) resumed(l *link, body []byte) error {
 		return nil
 	}
 	entries := set.entries
-	s.resuming = resumeSet{}
+	l.resuming = resumeSet{}
 	for _, n := range lost {
 		s.loseNumber(n)
+	}
+	if !l.live {
+		return nil
 	}
 	s.counters.resumes++
 	for _, st := range s.table.all {
@@ -161,8 +164,15 @@ func (s *Session) resumed(l *link, body []byte) error {
 
 var errPeerLost = errors.New("the peer has lost the link")
 
-// loseNumber loses a link that the peer has lost.
+// loseNumber loses a link that the peer has lost, be it one that is not here yet.
 func (s *Session) loseNumber(n uint32) {
+	if _, ok := s.joining[n]; ok {
+		s.joining[n] = true
+		return
+	}
+	if !s.dialler {
+		s.last = max(s.last, n) // its ATTACH may still be on the way
+	}
 	for _, l := range s.links {
 		if l.number == n {
 			s.lose(l, errPeerLost)
@@ -207,6 +217,9 @@ func (st *Stream) resume(e entry, known bool) error {
 
 // restate sends again what a stream says of itself besides its bytes: all of it may be heard twice.
 func (st *Stream) restate() {
+	if st.err != nil {
+		return
+	}
 	st.owes(st.owed | oweWindow)
 	if !st.own {
 		st.owes(oweReceived)
@@ -222,6 +235,12 @@ func (s *Session) unbind(l *link) {
 	for _, st := range s.table.all {
 		if st.target == l {
 			st.target = nil
+		}
+		if st.said == l {
+			st.said = nil
+			if st.link != nil && st.link != l { // it moved, and what it last said may not have arrived
+				st.restate()
+			}
 		}
 		if st.link == l {
 			st.toLink(nil)

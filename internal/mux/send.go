@@ -16,6 +16,7 @@ type sendHalf struct {
 	opened   bool   // OPEN was sent, for streams of this side
 	fin      bool   // queuedTo is the end
 	finSent  bool
+	finOnce  bool // the FIN was sent before, be it over a link that was lost
 	finAcked bool
 	dropped  bool // nothing is kept or sent any more
 	room     sync.Cond
@@ -90,8 +91,9 @@ func (h *sendHalf) take(c *chunk) {
 // ack takes the peer's word that it has all below off, where one beyond the end is the FIN. It says whether anything
 // is new.
 func (h *sendHalf) ack(off uint64) bool {
-	if h.finSent && off == h.queuedTo+1 {
-		h.finAcked = true
+	if h.finOnce && off == h.queuedTo+1 {
+		h.finSent, h.finAcked = true, true
+		h.sent, h.next = h.queuedTo, nil
 		off--
 	}
 	if off < h.acked {

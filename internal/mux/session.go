@@ -89,11 +89,12 @@ type Session struct {
 	links []*link // in use
 	last  uint32  // the highest link number so far
 
-	up       chan struct{} // closed while there is no link
-	lost     []uint32      // links whose loss the peer is still to be told
-	goodbyes []byte        // frames that ended streams and may not have arrived; sent before the next RESUME
-	resuming resumeSet     // what has come of the peer's RESUME
-	late     lateWork      // acknowledgements that wait for company
+	up       chan struct{}   // closed while there is no link
+	lost     []uint32        // links whose loss the peer is still to be told
+	goodbyes []byte          // frames that ended streams and may not have arrived; sent before the next RESUME
+	joining  map[uint32]bool // links that Attach is about to add, and whether the peer has lost them already
+	wasShort bool            // memory was short at the last heartbeat
+	late     lateWork        // acknowledgements that wait for company
 	counters counters
 }
 
@@ -103,9 +104,9 @@ func newSession(cfg Config, dialler bool, conn net.Conn) *Session {
 		cfg: cfg.withDefaults(), dialler: dialler, started: time.Now(),
 		local: conn.LocalAddr(), peer: conn.RemoteAddr(),
 		wants: make(chan struct{}, 1), changed: make(chan struct{}, 1), arrivals: make(chan struct{}, 1),
-		ended: make(chan struct{}), done: make(chan struct{}), up: make(chan struct{}),
+		joining: make(map[uint32]bool), ended: make(chan struct{}), done: make(chan struct{}), up: make(chan struct{}),
 	}
-	s.table = newStreamTable(dialler, s.cfg.MaxStreams)
+	s.table.init(s)
 	s.wait.Add(1) // until end
 	go func() {
 		s.wait.Wait()
@@ -315,6 +316,9 @@ func (s *Session) Streams() int { return int(s.counters.streams.Load()) }
 // Wants has a signal when this side, which dials, should Attach a link: none is left, or there is need of more.
 func (s *Session) Wants() <-chan struct{} { return s.wants }
 
+// Want asks for a link, as the session itself does: an attempt to Attach one has failed.
+func (s *Session) Want() { notify(s.wants) }
+
 // Changed has a signal when the number of links has changed.
 func (s *Session) Changed() <-chan struct{} { return s.changed }
 
@@ -335,11 +339,15 @@ func (s *Session) Paused() <-chan struct{} {
 // Settle waits until the peer's users have consumed everything in the streams that this side has closed, until the
 // session ends, or until the context does.
 func (s *Session) Settle(ctx context.Context) {
-	defer context.AfterFunc(ctx, s.table.settled.Broadcast)()
+	defer context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.table.settled.Broadcast()
+	})()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.err == nil && ctx.Err() == nil && s.table.leaving > 0 {
-		s.table.settle(&s.mu)
+		s.table.settled.Wait()
 	}
 }
 

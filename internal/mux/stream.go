@@ -75,6 +75,7 @@ type Stream struct {
 	detail    string // beside code
 	resetText string
 
+	said                  *link  // over which it last spoke of itself; that has no acknowledgement
 	link                  *link  // over which this side sends; nil while there is none
 	lostLink              uint32 // the link whose loss it waits to hear about; 0: none
 	target                *link  // where it moves to once everything sent is acked; nil: nowhere
@@ -144,6 +145,9 @@ func (st *Stream) decide(code uint8, detail string) error {
 	st.s.mu.Lock()
 	if st.err != nil || st.decided {
 		err := st.err
+		if code != 0 {
+			st.leave()
+		}
 		st.s.mu.Unlock()
 		return err
 	}
@@ -175,13 +179,13 @@ func (st *Stream) Read(p []byte) (int, error) {
 			return n, nil
 		}
 		switch {
+		case h.discard:
+			return 0, net.ErrClosed
 		case h.ended():
 			st.consumeFin()
 			return 0, io.EOF
 		case st.err != nil:
 			return 0, noEOF(st.err)
-		case h.discard:
-			return 0, net.ErrClosed
 		case h.deadline.over:
 			return 0, os.ErrDeadlineExceeded
 		case len(p) == 0:

@@ -24,16 +24,14 @@ type streamTable struct {
 // assumedStreams is how many streams a peer takes that has not said it yet.
 const assumedStreams = 16
 
-func newStreamTable(dialler bool, peersMax int) streamTable {
-	t := streamTable{
-		all: make(map[uint64]*Stream), dialler: dialler,
-		next: 2, ownMax: assumedStreams, peersMax: peersMax,
-	}
-	t.seen = seenIDs{next: 1}
-	if dialler {
+func (t *streamTable) init(s *Session) {
+	t.all = make(map[uint64]*Stream)
+	t.dialler, t.ownMax, t.peersMax = s.dialler, assumedStreams, s.cfg.MaxStreams
+	t.settled.L = &s.mu
+	t.next, t.seen.next = 2, 1
+	if t.dialler {
 		t.next, t.seen.next = 1, 2
 	}
-	return t
 }
 
 func (t *streamTable) full() bool { return t.own >= t.ownMax }
@@ -119,15 +117,7 @@ func (t *streamTable) failAll(cause error) {
 		st.fail(cause)
 		st.s.drop(st)
 	}
-	if t.settled.L != nil {
-		t.settled.Broadcast()
-	}
-}
-
-// settle waits for a change of leaving.
-func (t *streamTable) settle(mu *sync.Mutex) {
-	t.settled.L = mu
-	t.settled.Wait()
+	t.settled.Broadcast()
 }
 
 // drop takes a stream out of the session's table. The caller holds the session's mutex.
@@ -144,8 +134,7 @@ func (s *Session) drop(st *Stream) {
 		t.peers--
 	}
 	if st.left {
-		t.leaving--
-		if t.leaving == 0 && t.settled.L != nil {
+		if t.leaving--; t.leaving == 0 {
 			t.settled.Broadcast()
 		}
 	}

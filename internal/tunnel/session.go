@@ -175,11 +175,12 @@ func (s *Session) AcceptOpen(ctx context.Context) (*mux.Stream, Open, error) {
 	}
 }
 
-// Finish ends the session once the peer has all that was sent in streams that have ended: it ends the control stream, which
-// comes behind all that, and waits for the peer to close. It closes without more ado when the context ends.
+// Finish ends the session once the peer's users have all that was sent in streams that have ended: then it ends the
+// control stream and waits for the peer to close. It closes without more ado when the context ends.
 func (s *Session) Finish(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { s.Close(nil) })
 	defer stop()
+	s.Settle(ctx)
 	s.write.Lock()
 	err := s.control.CloseWrite()
 	s.write.Unlock()
