@@ -1,12 +1,15 @@
 # One line a target. CONTRIBUTING.md says when to use which.
 FUZZTIME ?= 60s
+ROUNDS ?= 10
 
-.PHONY: build demo test test-long race fuzz lint fmt vuln cross size clean needs
+.PHONY: build demo test test-long race bench bench-tunnel fuzz lint fmt vuln cross size clean needs
 build:            ; go build -trimpath -buildvcs=auto -ldflags='-s -w' -o bin/culvert ./cmd/culvert
 demo:             ; go run ./cmd/culvert demo
-test: needs       ; go test ./... && cd internal/cli/generate/k8stest && go test ./...
+test: needs       ; go test ./... && (cd internal/cli/generate/k8stest && go test ./...) && cd bench && go vet ./... && go test ./...
 test-long: needs  ; CULVERT_TEST_LONG=1 go test -count=1 -timeout=60m ./...
 race: needs       ; go test -race -timeout=20m ./...
+bench:            ; .ci/bench $(ROUNDS)
+bench-tunnel: build ; go build -C bench -o ../bin/tunnelbench ./tunnel && bin/tunnelbench $(BENCH)
 fuzz:             ; .ci/fuzz $(FUZZTIME)
 lint:             ; .ci/tool golangci-lint run ./...
 fmt:              ; .ci/tool gofumpt -w .

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"culvert/bench/load"
+)
+
+const (
+	freezeLatest = "s after the stop that a failed connection began, at the latest"
+	freezeTwice  = "requests that ran twice"
+)
+
+// freeze measures how long new connections fail when one of two clients hangs, and whether any request runs twice.
+func freeze(ctx context.Context, t *trial) error {
+	if _, err := t.AddClient(t.Public); err != nil {
+		return err
+	}
+	if err := pause(ctx, 2*time.Second); err != nil { // until it takes its share
+		return err
+	}
+	twice, err := load.Number(t.bench.at, "/twice")
+	if err != nil {
+		return err
+	}
+	run := t.bench.runs
+	s := load.StartSteady(400, func(n int) error { return load.Fresh(t.visitors(), fmt.Sprintf("/once/%d-%d", run, n)) })
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	frozen := t.Clients[0]
+	m := t.meter()
+	frozen.Signal(syscall.SIGSTOP)
+	stopped := s.Since()
+	err = pause(ctx, 10*time.Second)
+	frozen.Signal(syscall.SIGCONT)
+	woke := s.Since()
+	m.stop()
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, 3*time.Second); err != nil {
+		return err
+	}
+	f := judge(s.Stop(), stopped, woke)
+	after, err := load.Number(t.bench.at, "/twice")
+	if err != nil {
+		return err
+	}
+	if f.before > 0 {
+		return fmt.Errorf("%d connections failed before the stop", f.before)
+	}
+	t.note(freezeLatest, f.latest.Seconds())
+	t.note("connections that failed", float64(f.failed))
+	t.note("connections that did not", float64(f.good))
+	t.note("of them p99 ms", load.Milliseconds(f.times.Quantile(.99)))
+	t.note("slowest of them ms", load.Milliseconds(f.times.Quantile(1)))
+	t.note("failed after it woke", float64(f.woken))
+	t.note(freezeTwice, float64(after-twice))
+	return nil
+}
+
+// frozenFigures is how visitors fared.
+type frozenFigures struct {
+	before int           // failed before the stop
+	failed int           // began before the waking and failed
+	woken  int           // began after it and failed
+	good   int           // ended after the stop, well
+	latest time.Duration // the last of failed began so long after the stop
+	times  load.Times    // of good
+}
+
+func judge(outcomes []load.Outcome, stopped, woke time.Duration) frozenFigures {
+	var f frozenFigures
+	for _, o := range outcomes {
+		switch {
+		case o.Ended < stopped:
+			if o.Err != nil {
+				f.before++
+			}
+		case o.Err == nil:
+			f.good++
+			f.times = append(f.times, o.Ended-o.Began)
+		case o.Began >= woke:
+			f.woken++
+		default:
+			f.failed++
+			f.latest = max(f.latest, o.Began-stopped)
+		}
+	}
+	return f
+}
