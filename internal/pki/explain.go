@@ -45,7 +45,7 @@ func explainProxy(err error, at string) string {
 		return ""
 	case errors.Is(err, forwardproxy.ErrUnreadable):
 		return fmt.Sprintf("there is no way to %s: HTTPS_PROXY or HTTP_PROXY does not hold the URL of a proxy", at)
-	case via.Status == http.StatusProxyAuthRequired && via.Named:
+	case (via.Status == http.StatusProxyAuthRequired || via.Status == http.StatusUnauthorized) && via.Named: // 401, says tinyproxy
 		return fmt.Sprintf("the HTTP proxy at %s does not take the name and password in its URL", via.Proxy)
 	case via.Status == http.StatusProxyAuthRequired:
 		return fmt.Sprintf("the HTTP proxy at %s wants a name and a password: give its URL as http://NAME:PASSWORD@%[1]s", via.Proxy)

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"culvert/internal/forwardproxy"
 )
 
 // Each way in which reaching a server goes wrong, on real listeners, has words of its own.
@@ -88,6 +90,9 @@ func TestExplain(t *testing.T) {
 		"no name server":         {"h.example:1", lookup(&net.DNSError{Name: "h.example", IsTimeout: true}), []string{"address of h.example", "network up"}},
 		"no route":               {"10.0.0.1:1", lookup(&net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}), []string{"no route to 10.0.0.1:1"}},
 		"no proxy":               {"h:1", lookup(&net.OpError{Op: "proxyconnect", Err: syscall.ECONNREFUSED}), []string{"HTTP proxy", "HTTPS_PROXY", "h:1"}},
+		"proxy's password":       {"h:1", lookup(&forwardproxy.Error{Proxy: "p:3128", Status: 401, Named: true, Err: errors.New("401 Unauthorized")}), []string{"p:3128", "does not take the name and password"}},
+		"proxy's rules":          {"h:1", lookup(&forwardproxy.Error{Proxy: "p:3128", Status: 403, Err: errors.New("403 Forbidden")}), []string{"p:3128", "does not let connections to h:1 through"}},
+		"proxy's URL":            {"h:1", lookup(&forwardproxy.Error{Err: forwardproxy.ErrUnreadable}), []string{"HTTPS_PROXY", "h:1"}},
 		"something else":         {"h:1", lookup(errors.New("the cat ate it")), []string{"connect to h:1: fetch the CA of h:1: the cat ate it"}},
 		"what only http can say": {"h:1", lookup(http.ErrSchemeMismatch), []string{"h:1 speaks plain HTTP"}},
 	} {
