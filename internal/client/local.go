@@ -48,15 +48,13 @@ func newService(u Upstream, tlsConfig *tls.Config) service {
 }
 
 func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error {
-	conn, err := s.dial(ctx, st, o)
-	if err != nil {
-		return err
-	}
-	return proxy.Relay(ctx, st, conn, nil)
+	return proxy.Carry(ctx, func() (a, b upstream.Conn, err error) {
+		b, err = s.dial(ctx, st, o)
+		return st, b, err
+	}, nil)
 }
 
-// dial connects to the service and tells the server what came of it. It is apart from serve so that its frame is not on
-// the stack for as long as the connection lasts.
+// dial connects to the service and tells the server what came of it.
 func (s service) dial(ctx context.Context, st *mux.Stream, o *tunnel.Open) (upstream.Conn, error) {
 	d, _, err := s.upstream.Dial(ctx, &upstream.Visit{ID: o.ID, Source: o.Source, Destination: o.Destination, Host: o.Host})
 	if err != nil {
@@ -85,7 +83,7 @@ func refusal(err error) tunnel.Reason {
 }
 
 // handle sees one connection through the client. Frames from here on stay on the stack for as long as the connection
-// lasts, and are kept small.
+// lasts, and are small.
 func (c *Client) handle(ctx context.Context, st *mux.Stream, o tunnel.Open) { c.through(ctx, st, &o) }
 
 func (c *Client) through(ctx context.Context, st *mux.Stream, o *tunnel.Open) {

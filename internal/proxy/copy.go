@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
 
 	"culvert/internal/upstream"
 )
@@ -22,81 +26,137 @@ type puller interface {
 	Pull(src io.Reader, moved func(int)) (readErr, writeErr error)
 }
 
-// both sees both directions to their ends, one of them in this goroutine.
-func (r *relay) both() {
+// direction is one of a relay's two: what src says goes to dst.
+type direction struct {
+	relay    *relay
+	dst, src upstream.Conn
+	way      Direction
+
+	count int  // pieces that moved; of the goroutine that copies
+	over  bool // of the same, or of who waits for it
+}
+
+// share has somebody else see one direction to its end, and gives the other one.
+func (r *relay) share() *direction {
 	if p, ok := r.b.(pusher); ok {
-		r.push(r.a, p, Out)
-		r.pass(r.b, r.a, In)
-		return
+		r.out.push(p)
+		return &r.in
 	}
 	if p, ok := r.a.(pusher); ok && len(r.first) == 0 && r.firstErr == nil {
-		r.push(r.b, p, In)
-		r.pass(r.a, r.b, Out)
+		r.in.push(p)
+		return &r.out
+	}
+	r.other.Go(func() {
+		elsewhere(r.out.attend)
+		r.out.pass()
+	})
+	return &r.in
+}
+
+// push has the source see the direction to its end.
+func (d *direction) push(src pusher) {
+	d.relay.other.Add(1)
+	src.Push(d.dst, d.moved, d.pushed)
+}
+
+// pushed is called when the source has seen the direction to its end, in a goroutine of the source.
+func (d *direction) pushed(readErr, writeErr error) {
+	if isSocket(d.dst) && d.end(readErr, writeErr) {
+		d.relay.other.Done()
 		return
 	}
-	r.other.Go(func() { r.pass(r.a, r.b, Out) })
-	r.pass(r.b, r.a, In)
+	go func() { // an end over TLS and a reset may wait for others, which the source's goroutine must not
+		defer d.relay.other.Done()
+		if isSocket(d.dst) || !d.end(readErr, writeErr) {
+			d.relay.reset()
+		}
+	}()
 }
 
-// push has src see one direction to its end.
-func (r *relay) push(dst upstream.Conn, src pusher, d Direction) {
-	r.other.Add(1)
-	src.Push(dst, func(n int) { r.moved(d, n) }, func(readErr, writeErr error) {
-		heard, err := outcome(readErr, writeErr)
-		if isSocket(dst) && r.end(dst, heard, err) {
-			r.other.Done()
-			return
+// pass sees the direction to its end. It waits in this goroutine, whose stack stays small, and has what comes copied in
+// another one, which ends when nothing has moved for a while.
+func (d *direction) pass() {
+	for !d.over {
+		_ = upstream.Await(d.src) // an error comes again
+		elsewhere(d.attend)
+	}
+}
+
+// elsewhere runs do in another goroutine and waits for it.
+func elsewhere(do func()) {
+	var done sync.WaitGroup
+	done.Go(do)
+	done.Wait()
+}
+
+// How long nothing moves before the goroutine that copies ends, and its stack with it: the shorter time at first, because
+// many connections are made and then idle, and twice as long each time that something has moved.
+const (
+	dozeSoon = 50 * time.Millisecond
+	dozeLate = 800 * time.Millisecond
+)
+
+// attend copies until the direction is over, or until nothing has moved for a while.
+func (d *direction) attend() {
+	for wait := dozeSoon; !d.over; wait = min(2*wait, dozeLate) {
+		before := d.count
+		if isSocket(d.src) {
+			_ = d.src.SetReadDeadline(time.Now().Add(wait)) // fails on a closed connection, as the read will
 		}
-		go func() { // an end over TLS and a reset may wait for others, which the source's goroutine must not
-			defer r.other.Done()
-			if isSocket(dst) || !r.end(dst, heard, err) {
-				r.reset()
+		readErr, writeErr := d.copy()
+		if isSocket(d.src) && writeErr == nil && errors.Is(readErr, os.ErrDeadlineExceeded) {
+			if d.count == before {
+				_ = d.src.SetReadDeadline(time.Time{})
+				return
 			}
-		}()
-	})
-}
-
-// pass sees one direction to its end.
-func (r *relay) pass(dst, src upstream.Conn, d Direction) {
-	heard, err := r.copy(dst, src, d)
-	if !r.end(dst, heard, err) {
-		r.reset()
+			continue
+		}
+		d.over = true
+		if !d.end(readErr, writeErr) {
+			d.relay.reset()
+		}
 	}
 }
 
-// copy copies until src ends, which is nil, or fails, or until dst does not listen: then heard is false.
-func (r *relay) copy(dst, src upstream.Conn, d Direction) (heard bool, err error) {
-	moved := func(n int) { r.moved(d, n) }
-	if d == In && len(r.first) > 0 {
-		n, err := dst.Write(r.first)
+// copy copies until the source ends, which is nil and nil, or fails, or until the destination does not listen.
+func (d *direction) copy() (readErr, writeErr error) {
+	if d.way == In {
+		if over, readErr, writeErr := d.begin(); over {
+			return readErr, writeErr
+		}
+	}
+	if p, ok := d.dst.(puller); ok {
+		if readErr, writeErr = p.Pull(d.src, d.moved); readErr != nil || writeErr != nil {
+			return readErr, writeErr
+		}
+		return unlessEnd(upstream.EndOfRead(d.src)), nil // it may be a reset that a writer heard of first
+	}
+	return d.transfer()
+}
+
+// begin passes on what was read of the visitor before the relay began, and says whether that was all.
+func (d *direction) begin() (over bool, readErr, writeErr error) {
+	r := d.relay
+	if len(r.first) > 0 {
+		n, err := d.dst.Write(r.first)
 		r.first = nil
-		moved(n)
+		d.moved(n)
 		if err != nil {
-			return outcome(nil, err)
+			return true, nil, err
 		}
 	}
-	if d == In && r.firstErr != nil {
-		return outcome(unlessEnd(r.firstErr), nil)
-	}
-	if p, ok := dst.(puller); ok {
-		readErr, writeErr := p.Pull(src, moved)
-		if readErr == nil && writeErr == nil { // what the descriptor says may be a reset that a writer heard of first
-			readErr = unlessEnd(upstream.EndOfRead(src))
-		}
-		return outcome(readErr, writeErr)
-	}
-	return outcome(transfer(dst, src, moved))
+	return r.firstErr != nil, unlessEnd(r.firstErr), nil
 }
 
 // transfer copies by hand what a puller copies by itself.
-func transfer(dst, src net.Conn, moved func(int)) (readErr, writeErr error) {
-	r := upstream.NewReader(src, upstream.MaxRead)
+func (d *direction) transfer() (readErr, writeErr error) {
+	r := upstream.NewReader(d.src, upstream.MaxRead)
 	defer r.Release()
 	for {
 		p, readErr := r.Next()
 		if len(p) > 0 {
-			n, err := dst.Write(p)
-			moved(n)
+			n, err := d.dst.Write(p)
+			d.moved(n)
 			if err != nil {
 				return nil, err
 			}
@@ -115,13 +175,42 @@ func unlessEnd(err error) error {
 	return err
 }
 
-func outcome(readErr, writeErr error) (heard bool, err error) {
-	switch {
-	case writeErr != nil:
-		return false, fmt.Errorf("write: %w", writeErr)
-	case readErr != nil:
-		return true, fmt.Errorf("read: %w", readErr)
-	default:
-		return true, nil
+func (d *direction) moved(n int) {
+	r := d.relay
+	d.count++
+	if r.count != nil && n > 0 {
+		r.count(d.way, n)
 	}
+	if t := r.still.Load(); t != nil {
+		t.Reset(r.halfClosed)
+	}
+}
+
+// end takes the end of the direction down: nil and nil if the source has ended, else why it failed or why the destination
+// does not listen any more. False means that both sides are to be reset. Where the destination is a socket it does not
+// wait for anybody.
+func (d *direction) end(readErr, writeErr error) (orderly bool) {
+	r := d.relay
+	switch {
+	case writeErr != nil: // what the destination still says is passed on before the reset
+		r.fail(fmt.Errorf("write: %w", writeErr))
+	case readErr != nil:
+		r.fail(fmt.Errorf("read: %w", readErr))
+		return false
+	case r.failure() != nil: // the source ends after it stopped listening: that is no orderly end
+		return false
+	case r.still.Load() != nil && isSocket(d.dst): // is closed at once, which says the same
+	default:
+		if err := d.dst.CloseWrite(); err != nil {
+			r.fail(fmt.Errorf("end: %w", err))
+		}
+	}
+	r.countDown()
+	return true
+}
+
+// isSocket says whether the ends of a connection's directions are the kernel's.
+func isSocket(c upstream.Conn) bool {
+	_, ok := c.(syscall.Conn)
+	return ok
 }

@@ -35,12 +35,14 @@ func TestRelayBeginsWithWhatWasRead(t *testing.T) {
 			eachWay(t, func(t *testing.T, w way) {
 				visitor, a := pair(t)
 				b, service := pair(t)
-				r := relay{
-					a: w.a(upstream.FromTCP(a)), b: w.b(upstream.FromTCP(b)), halfClosed: time.Minute,
-					first: []byte(tt.first), firstErr: tt.ended,
-				}
+				r := relay{halfClosed: time.Minute, first: []byte(tt.first), firstErr: tt.ended}
 				done := make(chan error, 1)
-				go func() { done <- r.run(t.Context()) }()
+				go func() {
+					done <- r.run(t.Context(), func() bool {
+						r.join(w.a(upstream.FromTCP(a)), w.b(upstream.FromTCP(b)))
+						return true
+					})
+				}()
 				_, _ = io.WriteString(visitor, tt.rest) // fails if the relay has failed
 				_ = visitor.CloseWrite()
 				p, err := io.ReadAll(service)
@@ -137,8 +139,8 @@ func TestIdleRelayCostsLittle(t *testing.T) {
 		goroutines int
 		kib        float64
 	}{
-		{way{"sockets", socket, socket}, 2, 2, 12},
-		{way{"a socket and a stream", socket, func(c upstream.Conn) upstream.Conn { return &silent{Conn: c} }}, 1, 1, 6},
+		{way{"sockets", socket, socket}, 2, 2, 8},
+		{way{"a socket and a stream", socket, func(c upstream.Conn) upstream.Conn { return &silent{Conn: c} }}, 1, 1, 4},
 	} {
 		t.Run(tt.way.name, func(t *testing.T) {
 			const n = 200
@@ -159,6 +161,7 @@ func TestIdleRelayCostsLittle(t *testing.T) {
 			for range n * tt.directions {
 				<-moved
 			}
+			awaitGoroutines(before.goroutines + n*tt.goroutines)
 			after := spent()
 			goroutines := float64(after.goroutines-before.goroutines) / n
 			kib := float64(after.bytes-before.bytes) / n / 1024
@@ -182,7 +185,7 @@ type silent struct {
 }
 
 func (s *silent) Pull(src io.Reader, moved func(int)) (readErr, writeErr error) {
-	return transfer(s.Conn, src.(net.Conn), moved)
+	return pump(s.Conn, src.(net.Conn), moved)
 }
 
 func (s *silent) Push(_ net.Conn, _ func(int), done func(readErr, writeErr error)) { s.done = done }
@@ -190,6 +193,18 @@ func (s *silent) Push(_ net.Conn, _ func(int), done func(readErr, writeErr error
 func (s *silent) Reset() error {
 	s.once.Do(func() { s.done(net.ErrClosed, nil) })
 	return s.Conn.Reset()
+}
+
+// awaitGoroutines waits until no more than most are left, or for long enough.
+func awaitGoroutines(most int) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 500 {
+		if runtime.NumGoroutine() <= most {
+			return
+		}
+		<-tick.C
+	}
 }
 
 type memorySpent struct{ goroutines, bytes, stacks int }

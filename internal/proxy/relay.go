@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"culvert/internal/upstream"
@@ -37,37 +36,81 @@ const halfClosedTimeout = 10 * time.Minute
 // no longer listens is still heard to its end, because an early answer belongs to the visitor; then both are aborted.
 //
 // While nothing moves it costs no buffer where a connection gives its descriptor, and with a stream that copies by itself
-// (pusher, puller) on one side no goroutine but the caller's; otherwise there is one more.
+// (pusher, puller) on one side no goroutine but the caller's, which keeps the small stack that it began with.
 //
 // count, if not nil, is called with the number of bytes of each write, from two goroutines.
 func Relay(ctx context.Context, a, b upstream.Conn, count func(Direction, int)) error {
-	r := relay{a: a, b: b, count: count, halfClosed: halfClosedTimeout}
-	return r.run(ctx)
+	return Carry(ctx, func() (upstream.Conn, upstream.Conn, error) { return a, b, nil }, count)
+}
+
+// Carry is Relay between two sides that connect makes. An error of connect is returned, and nothing is done then. It runs
+// connect in another goroutine, because what a dial needs of the stack would be held for as long as the caller's lives.
+func Carry(ctx context.Context, connect func() (a, b upstream.Conn, err error), count func(Direction, int)) error {
+	r := &relay{count: count, halfClosed: halfClosedTimeout}
+	return r.run(ctx, func() bool {
+		a, b, err := connect()
+		if err != nil {
+			r.fail(err)
+			return false
+		}
+		r.join(a, b)
+		return true
+	})
 }
 
 type relay struct {
 	a, b       upstream.Conn
-	first      []byte // what was read of a already, and how that ended
+	in, out    direction
+	mine       *direction // the one that the caller's goroutine sees to its end
+	first      []byte     // what was read of a already, and how that ended
 	firstErr   error
 	count      func(Direction, int)
 	halfClosed time.Duration
 
+	stop  func() bool                // no longer watches the context
 	still atomic.Pointer[time.Timer] // runs once a direction has ended, starts anew with every write
-	other sync.WaitGroup             // all that is not in the caller's goroutine
+	other sync.WaitGroup             // all that is not mine
 
 	mu  sync.Mutex
 	err error // the first failure
 }
 
-func (r *relay) run(ctx context.Context) error {
+// join says what stands on the two sides.
+func (r *relay) join(a, b upstream.Conn) {
+	r.a, r.b = a, b
+	r.in = direction{relay: r, dst: b, src: a, way: In}
+	r.out = direction{relay: r, dst: a, src: b, way: Out}
+}
+
+// run relays between what begin has joined, unless that says that there is nothing to join.
+func (r *relay) run(ctx context.Context, begin func() bool) error {
+	elsewhere(func() {
+		if begin() {
+			r.stop = r.watch(ctx)
+			r.mine = r.share()
+			r.mine.attend()
+		}
+	})
+	if r.mine == nil {
+		return r.failure()
+	}
+	r.mine.pass()
+	return r.close()
+}
+
+// watch has the end of the context reset both sides. It counts as other until it is stopped.
+func (r *relay) watch(ctx context.Context) (stop func() bool) {
 	r.other.Add(1)
-	stop := context.AfterFunc(ctx, func() {
+	return context.AfterFunc(ctx, func() {
 		defer r.other.Done()
 		r.fail(context.Cause(ctx))
 		r.reset()
 	})
-	r.both()
-	if stop() {
+}
+
+// close waits for the other direction and ends what is left.
+func (r *relay) close() error {
+	if r.stop() {
 		r.other.Done()
 	}
 	r.other.Wait()
@@ -83,44 +126,13 @@ func (r *relay) run(ctx context.Context) error {
 	return nil
 }
 
-// end takes the end of a direction down: the source has ended (nil) or failed, or the destination does not listen any
-// more (not heard). False means that both sides are to be reset. Where dst is a socket it does not wait for anybody.
-func (r *relay) end(dst upstream.Conn, heard bool, err error) (orderly bool) {
-	if err != nil {
-		r.fail(err)
-	}
-	last := r.still.Load() != nil
-	switch {
-	case !heard: // what dst still says is passed on before the reset
-	case r.failure() != nil: // the source failed, or ends after it stopped listening: that is no orderly end
-		return false
-	case last && isSocket(dst): // is closed at once, which says the same
-	default:
-		if err := dst.CloseWrite(); err != nil {
-			r.fail(fmt.Errorf("end: %w", err))
-		}
-	}
-	if last {
-		return true
+// countDown bounds the time that the second direction may stand still, once the first has ended.
+func (r *relay) countDown() {
+	if r.still.Load() != nil {
+		return
 	}
 	if t := time.AfterFunc(r.halfClosed, r.stalled); !r.still.CompareAndSwap(nil, t) {
 		t.Stop()
-	}
-	return true
-}
-
-// isSocket says whether the ends of a connection's directions are the kernel's.
-func isSocket(c upstream.Conn) bool {
-	_, ok := c.(syscall.Conn)
-	return ok
-}
-
-func (r *relay) moved(d Direction, n int) {
-	if r.count != nil && n > 0 {
-		r.count(d, n)
-	}
-	if t := r.still.Load(); t != nil {
-		t.Reset(r.halfClosed)
 	}
 }
 

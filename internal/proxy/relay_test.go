@@ -38,11 +38,30 @@ func (w way) join(t testing.TB, ctx context.Context) *joined {
 type pumped struct{ upstream.Conn }
 
 func (p pumped) Pull(src io.Reader, moved func(int)) (readErr, writeErr error) {
-	return transfer(p.Conn, src.(net.Conn), moved)
+	return pump(p.Conn, src.(net.Conn), moved)
 }
 
 func (p pumped) Push(dst net.Conn, moved func(int), done func(readErr, writeErr error)) {
-	go func() { done(transfer(dst, p.Conn, moved)) }()
+	go func() { done(pump(dst, p.Conn, moved)) }()
+}
+
+func pump(dst io.Writer, src net.Conn, moved func(int)) (readErr, writeErr error) {
+	r := upstream.NewReader(src, upstream.MaxRead)
+	defer r.Release()
+	for {
+		p, readErr := r.Next()
+		if len(p) > 0 {
+			n, err := dst.Write(p)
+			moved(n)
+			if err != nil {
+				return nil, err
+			}
+		}
+		if readErr != nil {
+			return unlessEnd(readErr), nil
+		}
+		r.Release()
+	}
 }
 
 // opaque is a Conn without a descriptor, as one with TLS is.

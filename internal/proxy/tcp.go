@@ -28,8 +28,9 @@ type TCPConfig struct {
 
 // TCP carries the visitors of one port to one upstream. It is safe for concurrent use.
 type TCP struct {
-	cfg  TCPConfig
-	port portMetrics
+	cfg   TCPConfig
+	port  portMetrics
+	count func(Direction, int)
 }
 
 // NewTCP makes a TCP; it opens nothing.
@@ -40,72 +41,75 @@ func NewTCP(cfg TCPConfig) *TCP {
 	if cfg.HalfClosedTimeout <= 0 {
 		cfg.HalfClosedTimeout = halfClosedTimeout
 	}
-	return &TCP{cfg, cfg.Metrics.tcpPort(cfg.Label)}
+	return &TCP{cfg: cfg, port: cfg.Metrics.tcpPort(cfg.Label), count: cfg.Metrics.tcpBytes}
 }
 
 // Serve sees one visitor through: it owns the connection and returns when it is closed. A visitor that gets no service
 // gets a reset, never an end of data, which would look like an answer. The end of the context resets both sides.
+//
+// It costs what Relay costs while nothing moves.
 func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
 	t.port.begun()
-	defer t.port.ended()
-	p := &passage{id: newID(), start: time.Now()}
-	r := t.connect(ctx, visitor, p)
-	if r == nil {
-		return
-	}
-	err := r.run(ctx)
-	if t.tells(ctx) {
-		t.log(p).Debug("connection closed", "member", p.member.Name(), "after", time.Since(p.start), "err", err)
-	}
+	p := &passage{start: time.Now(), relay: relay{count: t.count, halfClosed: t.cfg.HalfClosedTimeout}}
+	err := p.run(ctx, func() bool { return t.connect(ctx, visitor, p) })
+	t.closed(ctx, p, err)
+	t.port.ended()
 }
 
-// passage is what is told of a connection.
+// passage is a connection that has a service, or is to have one.
 type passage struct {
+	relay
 	id     string
 	start  time.Time
-	member upstream.Member
+	member upstream.Member // nil while it has none
+}
+
+// connect finds a service for the visitor and joins the two; false if there is none, and then the visitor is gone.
+func (t *TCP) connect(ctx context.Context, visitor upstream.Conn, p *passage) bool {
+	p.id = newID()
+	first := upstream.ReadFirst(visitor, firstBytes)
+	v := &upstream.Visit{
+		ID: p.id, Source: addrPort(visitor.RemoteAddr()), Destination: addrPort(visitor.LocalAddr()), First: first,
+	}
+	d, member, err := t.dial(ctx, v)
+	if err != nil {
+		_ = visitor.Reset()
+		first.Wait()
+		t.failed(ctx, v, err)
+		return false
+	}
+	if t.tells(ctx) {
+		t.log(p.id).Debug("connection open", "source", v.Source, "member", member.Name(), "after", time.Since(p.start))
+	}
+	p.member = member
+	p.join(visitor, d.Conn)
+	p.first, p.firstErr = first.Stop()
+	if d.FirstSent {
+		t.cfg.Metrics.tcpBytes(In, len(p.first))
+		p.first = nil
+	}
+	return true
 }
 
 // tells says whether what happens to every connection is logged at all: finding that out for each line costs more.
 func (t *TCP) tells(ctx context.Context) bool { return t.cfg.Log.Enabled(ctx, slog.LevelDebug) }
 
-func (t *TCP) log(p *passage) *slog.Logger { return t.cfg.Log.With("conn", p.id, "port", t.cfg.Label) }
+func (t *TCP) log(id string) *slog.Logger { return t.cfg.Log.With("conn", id, "port", t.cfg.Label) }
 
-// connect finds a service for the visitor and joins the two; nil if there is none, and then the visitor is gone.
-// It is apart from Serve so that nothing of the search is held for as long as the connection lasts.
-func (t *TCP) connect(ctx context.Context, visitor upstream.Conn, p *passage) *relay {
-	first := upstream.ReadFirst(visitor, firstBytes)
-	asked := &upstream.Visit{
-		ID: p.id, Source: addrPort(visitor.RemoteAddr()), Destination: addrPort(visitor.LocalAddr()), First: first,
+func (t *TCP) closed(ctx context.Context, p *passage, err error) {
+	if p.member != nil && t.tells(ctx) {
+		t.log(p.id).Debug("connection closed", "member", p.member.Name(), "after", time.Since(p.start), "err", err)
 	}
-	d, member, err := t.dial(ctx, asked)
-	if err != nil {
-		_ = visitor.Reset()
-		first.Wait()
-		t.failed(ctx, p, asked, err)
-		return nil
-	}
-	p.member = member
-	if t.tells(ctx) {
-		t.log(p).Debug("connection open", "source", asked.Source, "member", p.member.Name(), "after", time.Since(p.start))
-	}
-	r := &relay{a: visitor, b: d.Conn, count: t.cfg.Metrics.tcpBytes, halfClosed: t.cfg.HalfClosedTimeout}
-	r.first, r.firstErr = first.Stop()
-	if d.FirstSent {
-		t.cfg.Metrics.tcpBytes(In, len(r.first))
-		r.first = nil
-	}
-	return r
 }
 
-func (t *TCP) failed(ctx context.Context, p *passage, asked *upstream.Visit, err error) {
+func (t *TCP) failed(ctx context.Context, v *upstream.Visit, err error) {
 	level := slog.LevelWarn
 	reason := upstream.ReasonOf(err)
 	if reason == upstream.Canceled || reason == upstream.NoMember { // counted, and no news
 		level = slog.LevelDebug
 	}
 	if t.cfg.Log.Enabled(ctx, level) {
-		t.log(p).Log(ctx, level, "no connection for the visitor", "source", asked.Source, "reason", reason, "err", err)
+		t.log(v.ID).Log(ctx, level, "no connection for the visitor", "source", v.Source, "reason", reason, "err", err)
 	}
 }
 

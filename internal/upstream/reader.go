@@ -88,6 +88,16 @@ func (r *Reader) read(once bool) ([]byte, error) {
 	return r.buf[:r.n], nil
 }
 
+// Await waits until there is something to read of c: bytes, an end or an error, which is for the next Read to tell. It
+// needs next to no stack. It returns at once if c gives no descriptor, and with an error if c is closed or out of time.
+func Await(c net.Conn) error {
+	raw := descriptor(c)
+	if raw == nil {
+		return nil
+	}
+	return raw.Read(readable)
+}
+
 // EndOfRead says what an end of data is that was read from c's descriptor: io.EOF, or that c was reset.
 func EndOfRead(c net.Conn) error {
 	if e, ok := c.(interface{ EndOfRead() error }); ok {

@@ -13,3 +13,5 @@ func descriptor(net.Conn) syscall.RawConn { return nil }
 func readDescriptor(uintptr, []byte) (int, error) { return 0, syscall.EWINDOWS }
 
 func wouldBlock(error) bool { return false }
+
+func readable(uintptr) bool { return true }

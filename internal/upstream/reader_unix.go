@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // descriptor is the connection's descriptor, nil if it gives none.
@@ -31,3 +33,10 @@ func readDescriptor(fd uintptr, p []byte) (int, error) {
 }
 
 func wouldBlock(err error) bool { return errors.Is(err, syscall.EAGAIN) }
+
+// readable says whether a read would not wait.
+func readable(fd uintptr) bool {
+	set := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(set[:], 0)
+	return n != 0 && !errors.Is(err, unix.EINTR)
+}
