@@ -46,6 +46,7 @@ func (l *link) appendData(b []byte, start int) []byte {
 		st := l.ready.pop()
 		if st.link != l { // it has moved
 			st.schedule()
+			st.link.flushLate()
 			continue
 		}
 		if l.ready.head != nil || sources > 0 {

@@ -15,7 +15,12 @@ type health struct {
 	writing  time.Duration // when the write began that goes on; 0: none does
 	rtt      time.Duration // the last
 	least    time.Duration // the least so far
+	samples  int           // up to firstPings
 }
+
+// firstPings is how many pings follow each other at a link's beginning, while no bytes are in their way: the windows that a
+// link needs are judged by the shortest round trip.
+const firstPings = 4
 
 // leastPatience is the least time after which an unanswered question makes a link suspect.
 const leastPatience = 250 * time.Millisecond
@@ -86,6 +91,10 @@ func (l *link) ponged(opaque uint64) {
 	}
 	h.pinged = 0
 	l.barrier.answered()
+	if h.samples < firstPings {
+		h.samples++
+		l.ping()
+	}
 }
 
 // patience is how long the answer to a question may take before it is worth a doubt.

@@ -420,8 +420,9 @@ func (st *Stream) credit(acked, limit uint64) {
 	h.grow(st.s.cfg.Budget)
 	if h.sendable() > 0 {
 		st.unblocked()
+		st.schedule()
+		st.link.flushLate() // it may be another link than the one that is read
 	}
-	st.schedule() // the read loop flushes
 }
 
 // wasAcked takes a WINDOW.

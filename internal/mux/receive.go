@@ -71,8 +71,11 @@ func (h *receiveHalf) read(p []byte) (n int) {
 func (s *Session) data(l *link, id, off uint64, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !l.live {
+		return nil // the peer sends it again
+	}
 	st, err := s.table.find(id)
-	if st == nil || !l.live {
+	if st == nil {
 		return err
 	}
 	h := &st.receive
