@@ -40,6 +40,7 @@ func TestSSHAndCopyOutliveOutages(t *testing.T) {
 	for i, cut := range cuts {
 		cp.reaches(t, size/int64(len(cuts)+1)*int64(i)+size/int64(2*len(cuts)+2))
 		before := cp.copied()
+		t.Logf("%.0f MB/s before cut %d", cp.rate(), i+1)
 		cut.begin(t)
 		typed := sh.typeIn(t) // a person does not know
 		lasts(t, each)
@@ -47,6 +48,7 @@ func TestSSHAndCopyOutliveOutages(t *testing.T) {
 		mended, during := time.Now(), cp.copied()
 		cp.reaches(t, during+1)
 		copies := time.Since(mended)
+		cp.rate()
 		if pid := sh.answered(t, typed); pid != sh.pid {
 			t.Errorf("process %s answers what was typed while it was cut, it was %s", pid, sh.pid)
 		}
@@ -54,6 +56,7 @@ func TestSSHAndCopyOutliveOutages(t *testing.T) {
 			i+1, cut.name, each, mebibytes(before), copies, time.Since(mended))
 	}
 	cp.arrives(t)
+	t.Logf("%.0f MB/s after the last cut", cp.rate())
 	t.Logf("%s in %v, the cuts included; an echo at the end takes %v", mebibytes(size), time.Since(begin), sh.echoes(t))
 	server.grewAtMost(t, "server", 64<<20)
 	client.grewAtMost(t, "client", 64<<20)

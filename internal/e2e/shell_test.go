@@ -76,8 +76,10 @@ func (s *shell) leave(t *testing.T) {
 // A copying is an scp that runs.
 type copying struct {
 	*process
-	to   string
-	want string // hash
+	to    string
+	want  string // hash
+	since time.Time
+	had   int64 // at that moment
 }
 
 // startCopy makes a file of n bytes of the pattern, and copies it to the server with scp.
@@ -95,7 +97,7 @@ func startCopy(t *testing.T, s sshd, addr string, n int64) *copying {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c := &copying{to: filepath.Join(dir, "to"), want: patternHash(n)}
+	c := &copying{to: filepath.Join(dir, "to"), want: patternHash(n), since: time.Now()}
 	host, options := s.login(t, addr)
 	c.process = start(t, program{argv: append(append([]string{"scp", "-c", "aes128-gcm@openssh.com"}, options...), from, host+":"+c.to)})
 	return c
@@ -108,6 +110,13 @@ func (c *copying) copied() int64 {
 		return 0
 	}
 	return info.Size()
+}
+
+// rate is how many megabytes a second have come since it was asked for last.
+func (c *copying) rate() float64 {
+	now, have := time.Now(), c.copied()
+	defer func() { c.since, c.had = now, have }()
+	return float64(have-c.had) / 1e6 / now.Sub(c.since).Seconds()
 }
 
 // reaches waits until so much has arrived.
