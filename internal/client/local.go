@@ -37,18 +37,21 @@ func newLocal(u Upstream, log *slog.Logger) (local, error) {
 }
 
 // service is a local address.
-type service struct{ upstream *upstream.Upstream }
+type service struct {
+	upstream *upstream.Upstream
+	carrier  *proxy.Carrier
+}
 
 func newService(u Upstream, tlsConfig *tls.Config) service {
 	up := upstream.New(u.Tunnel.String())
 	up.Add(upstream.NewStatic(upstream.StaticConfig{
 		Name: u.Spec, Network: u.Network, Address: u.Address, TLS: tlsConfig, ConnectTimeout: connectTimeout,
 	}))
-	return service{up}
+	return service{up, new(proxy.Carrier)}
 }
 
 func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error {
-	return proxy.Carry(ctx, func() (a, b upstream.Conn, err error) {
+	return s.carrier.Carry(ctx, func() (a, b upstream.Conn, err error) {
 		b, err = s.dial(ctx, st, o)
 		return st, b, err
 	}, nil)

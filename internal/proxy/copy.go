@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 
@@ -47,7 +46,7 @@ func (r *relay) share() *direction {
 		return &r.out
 	}
 	r.other.Go(func() {
-		elsewhere(r.out.attend)
+		r.hands.do(r.out.attend)
 		r.out.pass()
 	})
 	return &r.in
@@ -78,15 +77,8 @@ func (d *direction) pushed(readErr, writeErr error) {
 func (d *direction) pass() {
 	for !d.over {
 		_ = upstream.Await(d.src) // an error comes again
-		elsewhere(d.attend)
+		d.relay.hands.do(d.attend)
 	}
-}
-
-// elsewhere runs do in another goroutine and waits for it.
-func elsewhere(do func()) {
-	var done sync.WaitGroup
-	done.Go(do)
-	done.Wait()
 }
 
 // How long nothing moves before the goroutine that copies ends, and its stack with it: the shorter time at first, because

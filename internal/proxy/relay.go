@@ -40,13 +40,23 @@ const halfClosedTimeout = 10 * time.Minute
 //
 // count, if not nil, is called with the number of bytes of each write, from two goroutines.
 func Relay(ctx context.Context, a, b upstream.Conn, count func(Direction, int)) error {
-	return Carry(ctx, func() (upstream.Conn, upstream.Conn, error) { return a, b, nil }, count)
+	return carry(ctx, nil, func() (upstream.Conn, upstream.Conn, error) { return a, b, nil }, count)
 }
+
+// Carrier relays for many connections. The zero value is ready for use, and safe for concurrent use. It must not be copied.
+type Carrier struct{ hands hands }
 
 // Carry is Relay between two sides that connect makes. An error of connect is returned, and nothing is done then. It runs
 // connect in another goroutine, because what a dial needs of the stack would be held for as long as the caller's lives.
-func Carry(ctx context.Context, connect func() (a, b upstream.Conn, err error), count func(Direction, int)) error {
-	r := &relay{count: count, halfClosed: halfClosedTimeout}
+func (c *Carrier) Carry(ctx context.Context, connect Connect, count func(Direction, int)) error {
+	return carry(ctx, &c.hands, connect, count)
+}
+
+// Connect makes the two sides of a relay.
+type Connect = func() (a, b upstream.Conn, err error)
+
+func carry(ctx context.Context, h *hands, connect Connect, count func(Direction, int)) error {
+	r := &relay{hands: h, count: count, halfClosed: halfClosedTimeout}
 	return r.run(ctx, func() bool {
 		a, b, err := connect()
 		if err != nil {
@@ -67,6 +77,7 @@ type relay struct {
 	count      func(Direction, int)
 	halfClosed time.Duration
 
+	hands *hands                     // for what needs more stack than the caller's goroutine is to have
 	stop  func() bool                // no longer watches the context
 	still atomic.Pointer[time.Timer] // runs once a direction has ended, starts anew with every write
 	other sync.WaitGroup             // all that is not mine
@@ -84,7 +95,7 @@ func (r *relay) join(a, b upstream.Conn) {
 
 // run relays between what begin has joined, unless that says that there is nothing to join.
 func (r *relay) run(ctx context.Context, begin func() bool) error {
-	elsewhere(func() {
+	r.hands.do(func() {
 		if begin() {
 			r.stop = r.watch(ctx)
 			r.mine = r.share()

@@ -31,6 +31,7 @@ type TCP struct {
 	cfg   TCPConfig
 	port  portMetrics
 	count func(Direction, int)
+	hands hands
 }
 
 // NewTCP makes a TCP; it opens nothing.
@@ -50,7 +51,7 @@ func NewTCP(cfg TCPConfig) *TCP {
 // It costs what Relay costs while nothing moves.
 func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
 	t.port.begun()
-	p := &passage{start: time.Now(), relay: relay{count: t.count, halfClosed: t.cfg.HalfClosedTimeout}}
+	p := &passage{start: time.Now(), relay: relay{hands: &t.hands, count: t.count, halfClosed: t.cfg.HalfClosedTimeout}}
 	err := p.run(ctx, func() bool { return t.connect(ctx, visitor, p) })
 	t.closed(ctx, p, err)
 	t.port.ended()

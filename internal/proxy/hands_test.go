@@ -1,0 +1,66 @@
+package proxy
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestHandsDoWhatTheyAreGiven(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		h    *hands
+	}{{"kept", new(hands)}, {"not kept", nil}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var callers sync.WaitGroup
+				sums := make([]int, 50)
+				for i := range sums {
+					callers.Go(func() {
+						for n := range 20 {
+							tt.h.do(func() { sums[i] += n })
+						}
+					})
+				}
+				callers.Wait()
+				time.Sleep(3 * spareTime) // all are dismissed
+				for i, sum := range sums {
+					if sum != 190 {
+						t.Errorf("caller %d has %d, want 190", i, sum)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestHandsAreUsedAgainAndDismissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h hands
+		before := runtime.NumGoroutine()
+		goroutines := func() int {
+			synctest.Wait()
+			return runtime.NumGoroutine() - before
+		}
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() { h.do(func() { time.Sleep(time.Millisecond) }) })
+		}
+		all.Wait()
+		if n := goroutines(); n != 10 {
+			t.Errorf("%d goroutines after ten things at a time, want 10", n)
+		}
+		for range 30 { // one at a time for longer than anybody is kept
+			h.do(func() { time.Sleep(spareTime / 10) })
+		}
+		if n := goroutines(); n != 1 {
+			t.Errorf("%d goroutines for one thing at a time, want 1", n)
+		}
+		time.Sleep(3 * spareTime)
+		if n := goroutines(); n != 0 {
+			t.Errorf("%d goroutines for nothing, want none", n)
+		}
+	})
+}
