@@ -38,6 +38,7 @@ func (l *link) takeControl(b []byte, start int) []byte {
 
 func (l *link) appendData(b []byte, start int) []byte {
 	sources := 0
+	l.solo = l.ready.head
 	for l.ready.head != nil {
 		room := batchSize - dataHeaderSize - l.headroom - (len(b) - start)
 		if room <= 0 {
@@ -52,11 +53,13 @@ func (l *link) appendData(b []byte, start int) []byte {
 		if l.ready.head != nil || sources > 0 {
 			room = min(room, quantum)
 		}
-		sources++
+		if sources++; sources > 1 {
+			l.solo = nil
+		}
 		b = st.appendData(b, room)
 		st.schedule()
 	}
-	if l.mixed = sources > 1; sources > 0 {
+	if sources > 0 {
 		l.asks()
 	}
 	return b

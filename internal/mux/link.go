@@ -32,11 +32,11 @@ type link struct {
 	in, out atomic.Int64 // bytes
 
 	// All below is guarded by s.mu.
-	live     bool // neither lost nor closing
-	greeted  bool // the peer's ATTACHED is in, or not to come
-	flushing bool // somebody builds and writes batches
-	final    bool // the batch that is written is the last one
-	mixed    bool // the last batch had data of several streams
+	live     bool    // neither lost nor closing
+	greeted  bool    // the peer's ATTACHED is in, or not to come
+	flushing bool    // somebody builds and writes batches
+	final    bool    // the batch that is written is the last one
+	solo     *Stream // the one whose bytes the last batch had; nil: it had several's, or none
 	timer    *time.Timer
 
 	control []byte      // frames of the link and the session, ready to be sent
@@ -140,7 +140,7 @@ func (l *link) flushRounds(most int) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ; most != 0; most-- {
-		if l.mixed {
+		if st := l.ready.head; st != nil && st != l.solo {
 			// Those who are about to write join the batch. With one busy stream there is nobody to wait for.
 			s.mu.Unlock()
 			runtime.Gosched()
