@@ -42,7 +42,7 @@ func Start(s Spec) (*Process, error) {
 	}
 	p := &Process{Role: s.Role, cmd: cmd, ended: make(chan struct{})}
 	go func() {
-		_ = cmd.Wait() // how it ended is in its log
+		_ = cmd.Wait() // How tells
 		close(p.ended)
 	}()
 	return p, nil
@@ -56,6 +56,12 @@ func (p *Process) Tree() []int { return Tree(p.PID()) }
 
 // Ended is closed when the process has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// How says how the process ended, once it has.
+func (p *Process) How() string {
+	<-p.ended
+	return p.cmd.ProcessState.String()
+}
 
 // Signal sends a signal to the process and its descendants, each by its own id.
 func (p *Process) Signal(sig syscall.Signal) {

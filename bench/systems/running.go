@@ -117,7 +117,7 @@ func (r *Running) Ready(ctx context.Context, addr string) error {
 			case <-p.Ended():
 				// A client may have come before its server, which some take for a reason to end.
 				if p.Role != "client" || again == 20 || len(r.Clients) > 1 {
-					return fmt.Errorf("the %s of %s has ended: %s", p.Role, r.Name, r.lastWords())
+					return fmt.Errorf("the %s of %s has ended, %s: %s", p.Role, r.Name, p.How(), r.lastWords())
 				}
 				again++
 				r.Clients = nil

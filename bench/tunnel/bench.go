@@ -56,6 +56,10 @@ func newBench(ctx context.Context, s settings, errs io.Writer) (*bench, error) {
 	if b.dir, err = os.MkdirTemp("", "culvert-bench-"); err != nil {
 		return nil, err
 	}
+	if b.binary, err = b.copyBinary(); err != nil {
+		b.close()
+		return nil, err
+	}
 	if b.keys, err = systems.NewKeys(b.dir, net.IPv4(127, 0, 0, 1), net.ParseIP(wanServer)); err == nil {
 		err = b.startService(ctx)
 	}
@@ -64,6 +68,16 @@ func newBench(ctx context.Context, s settings, errs io.Writer) (*bench, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// copyBinary keeps the program as it is now: it may be built again meanwhile.
+func (b *bench) copyBinary() (string, error) {
+	path := filepath.Join(b.dir, "culvert")
+	program, err := os.ReadFile(b.binary)
+	if err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, program, 0o755)
 }
 
 func (b *bench) startService(ctx context.Context) error {
