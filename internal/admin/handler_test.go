@@ -198,16 +198,16 @@ func TestStatusJSON(t *testing.T) {
 			{ClientID: "0c5f", RemoteAddr: "[::1]:63671", Since: at, Upstreams: []string{"*=http://127.0.0.1:8080"}},
 			{
 				ClientID: "0c60", RemoteAddr: "[::1]:63672", Since: at, Instance: "i", Labels: map[string]string{"zone": "a"},
-				Tunnels: []Tunnel{{Name: "tcp/2222", Address: "0.0.0.0:2222"}, {Name: "name/db"}}, RTTMillis: 1.5, Streams: 2, Reconnects: 3,
+				Tunnels: []Tunnel{{Name: "tcp/2222", Address: "0.0.0.0:2222"}, {Name: "name/db"}}, RTTMillis: 1.5, Links: 2, Streams: 2, Resumes: 4, Reconnects: 3,
 			},
 		},
 	})
 	want := `{"info":{"version":"0.8.9","sha":"f4fc15b","mode":"http","startTime":"2021-08-13T12:23:17.321388+01:00","hostname":"am1.local"},` +
 		`"clients":[{"clientID":"0c5f","remoteAddr":"[::1]:63671","since":"2021-08-13T12:23:17.321388+01:00","upstreams":["*=http://127.0.0.1:8080"],` +
-		`"rttMillis":0,"streams":0,"reconnects":0},` +
+		`"rttMillis":0,"links":0,"streams":0,"resumes":0,"reconnects":0},` +
 		`{"clientID":"0c60","remoteAddr":"[::1]:63672","since":"2021-08-13T12:23:17.321388+01:00","upstreams":[],` +
 		`"instance":"i","labels":{"zone":"a"},"tunnels":[{"name":"tcp/2222","address":"0.0.0.0:2222"},{"name":"name/db"}],` +
-		`"rttMillis":1.5,"streams":2,"reconnects":3}]}` + "\n"
+		`"rttMillis":1.5,"links":2,"streams":2,"resumes":4,"reconnects":3}]}` + "\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}

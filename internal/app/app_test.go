@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -158,14 +159,18 @@ func service(t *testing.T, prefix string) net.Addr {
 	return l.Addr()
 }
 
+// freePort is a port that nobody listens on, below those that systems give to connections and to listeners on port 0:
+// these would take it before the server does.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(17000)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return uint16(l.Addr().(*net.TCPAddr).Port)
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 // ask says a line to a port and returns the answer.

@@ -83,6 +83,7 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 		Metrics:   controlMetrics,
 		Log:       log.With(subsystem, "control"),
 	})
+	s.registry.MustRegister(s.sessions.Collector())
 	s.controlPort = &controlPort{server: s, metrics: controlMetrics}
 	return s, nil
 }
@@ -260,7 +261,7 @@ func (s *Server) status() admin.Status {
 		client := admin.Client{
 			ClientID: c.ID, RemoteAddr: c.RemoteAddr, Since: c.Since, Upstreams: c.Upstreams,
 			Instance: c.Instance, Labels: c.Labels, RTTMillis: float64(c.RTT.Microseconds()) / 1000,
-			Streams: c.Streams, Reconnects: c.Reconnects,
+			Links: c.Links, Streams: c.Streams, Resumes: c.Resumes, Reconnects: c.Reconnects,
 		}
 		for _, t := range c.Tunnels {
 			client.Tunnels = append(client.Tunnels, admin.Tunnel{Name: t.Name, Address: t.Address})

@@ -48,6 +48,7 @@ func TestStatusShowsWhatAClientSaysOfItself(t *testing.T) {
 				{Name: "http/app.example.com/api", Address: "app.example.com/api on " + s.HTTPAddr().String()},
 				{Name: fmt.Sprintf("tcp/%d", port), Address: fmt.Sprintf("127.0.0.1:%d", port)},
 			},
+			Links: 1,
 		}},
 	}
 	of := cmpopts.IgnoreFields(admin.Client{}, "RemoteAddr", "Since", "Instance", "RTTMillis")

@@ -350,7 +350,9 @@ type Client struct {
 	Upstreams                []string // in the form of the status command
 	Tunnels                  []Tunnel
 	RTT                      time.Duration
+	Links                    int // 0: out of reach, and its connections wait
 	Streams                  int
+	Resumes                  int64 // losses of links that its connections have survived
 	Reconnects               uint64
 }
 

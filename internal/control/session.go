@@ -129,10 +129,11 @@ func (c *session) upstreams() []string {
 }
 
 func (c *session) info() Client {
+	stats := c.tunnel.Stats()
 	info := Client{
 		ID: c.hello.ID, Instance: c.hello.Instance, RemoteAddr: c.remote, Since: c.since, Labels: c.hello.Labels,
-		Upstreams: c.upstreams(), RTT: c.tunnel.RTT(), Reconnects: c.hello.Reconnects,
-		Streams: max(0, c.tunnel.Streams()-1), // without the control stream
+		Upstreams: c.upstreams(), RTT: stats.RTT(), Links: len(stats.Links), Resumes: stats.Resumes, Reconnects: c.hello.Reconnects,
+		Streams: max(0, stats.Streams-1), // without the control stream
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

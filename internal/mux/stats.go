@@ -29,6 +29,17 @@ type Stats struct {
 	Granted       int64         // bytes that the peer may send before anybody reads them, over all streams
 }
 
+// RTT is the round-trip time of the fastest link, zero before the first measurement.
+func (s Stats) RTT() time.Duration {
+	var best time.Duration
+	for _, l := range s.Links {
+		if l.RTT != 0 && (best == 0 || l.RTT < best) {
+			best = l.RTT
+		}
+	}
+	return best
+}
+
 // LinkStats is one link's part.
 type LinkStats struct {
 	Number  uint32
