@@ -90,13 +90,14 @@ const (
 
 // attend copies until the direction is over, or until nothing has moved for a while.
 func (d *direction) attend() {
+	dozes := upstream.Awaitable(d.src)
 	for wait := dozeSoon; !d.over; wait = min(2*wait, dozeLate) {
 		before := d.count
-		if isSocket(d.src) {
+		if dozes {
 			_ = d.src.SetReadDeadline(time.Now().Add(wait)) // fails on a closed connection, as the read will
 		}
 		readErr, writeErr := d.copy()
-		if isSocket(d.src) && writeErr == nil && errors.Is(readErr, os.ErrDeadlineExceeded) {
+		if dozes && writeErr == nil && errors.Is(readErr, os.ErrDeadlineExceeded) {
 			if d.count == before {
 				_ = d.src.SetReadDeadline(time.Time{})
 				return

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -173,6 +174,101 @@ func TestIdleRelayCostsLittle(t *testing.T) {
 			for range n {
 				<-done
 			}
+		})
+	}
+}
+
+// drowsy is a socket that tells when the relay has stopped to copy from it for want of bytes.
+type drowsy struct {
+	upstream.Conn
+	slept chan struct{}
+}
+
+func (d drowsy) SyscallConn() (syscall.RawConn, error) { return d.Conn.(syscall.Conn).SyscallConn() }
+
+func (d drowsy) EndOfRead() error { return upstream.EndOfRead(d.Conn) }
+
+func (d drowsy) SetReadDeadline(t time.Time) error {
+	err := d.Conn.SetReadDeadline(t)
+	if t.IsZero() {
+		d.slept <- struct{}{}
+	}
+	return err
+}
+
+// eachDrowsyWay runs a test for all ways with a side that can be waited for. asleep waits until all such sides are.
+func eachDrowsyWay(t *testing.T, test func(t *testing.T, w way, asleep func())) {
+	socket := func(slept chan struct{}) func(upstream.Conn) upstream.Conn {
+		return func(c upstream.Conn) upstream.Conn { return drowsy{c, slept} }
+	}
+	stream := func(c upstream.Conn) upstream.Conn { return pumped{c} }
+	for _, tt := range []struct {
+		name     string
+		way      func(s chan struct{}) way
+		sleepers int
+	}{
+		{"sockets", func(s chan struct{}) way { return way{"", socket(s), socket(s)} }, 2},
+		{"a socket and a stream", func(s chan struct{}) way { return way{"", socket(s), stream} }, 1},
+		{"a stream and a socket", func(s chan struct{}) way { return way{"", stream, socket(s)} }, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			slept := make(chan struct{}, 100)
+			test(t, tt.way(slept), func() {
+				for range tt.sleepers {
+					<-slept
+				}
+			})
+		})
+	}
+}
+
+func TestRelayWakesUp(t *testing.T) {
+	eachDrowsyWay(t, func(t *testing.T, w way, asleep func()) {
+		j := w.join(t, t.Context())
+		go echo(j.service)
+		for _, words := range []string{"hello", "again", "and again"} {
+			asleep()
+			say(t, j.visitor, words)
+			got := make([]byte, len(words))
+			if _, err := io.ReadFull(j.visitor, got); err != nil || string(got) != words {
+				t.Fatalf("read %q, %v, want %q", got, err, words)
+			}
+		}
+		asleep()
+		_ = j.visitor.CloseWrite()
+		j.service.Close()
+		if err := <-j.done; err != nil {
+			t.Errorf("relay gave %v", err)
+		}
+	})
+}
+
+// TestSleepingRelayHearsTheEnd has each kind of end come while nothing is copied.
+func TestSleepingRelayHearsTheEnd(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		ends func(j *joined, cancel context.CancelFunc)
+		ok   bool
+	}{
+		{"both sides end", func(j *joined, _ context.CancelFunc) {
+			_ = j.visitor.CloseWrite()
+			_ = j.service.CloseWrite()
+		}, true},
+		{"the visitor resets", func(j *joined, _ context.CancelFunc) { _ = upstream.FromTCP(j.visitor).Reset() }, false},
+		{"the service resets", func(j *joined, _ context.CancelFunc) { _ = upstream.FromTCP(j.service).Reset() }, false},
+		{"the context ends", func(_ *joined, cancel context.CancelFunc) { cancel() }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			eachDrowsyWay(t, func(t *testing.T, w way, asleep func()) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				j := w.join(t, ctx)
+				asleep()
+				tt.ends(j, cancel)
+				if err := <-j.done; (err == nil) != tt.ok {
+					t.Errorf("relay gave %v", err)
+				}
+			})
 		})
 	}
 }

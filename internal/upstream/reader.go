@@ -98,6 +98,9 @@ func Await(c net.Conn) error {
 	return raw.Read(readable)
 }
 
+// Awaitable says whether Await waits for c.
+func Awaitable(c net.Conn) bool { return descriptor(c) != nil }
+
 // EndOfRead says what an end of data is that was read from c's descriptor: io.EOF, or that c was reset.
 func EndOfRead(c net.Conn) error {
 	if e, ok := c.(interface{ EndOfRead() error }); ok {

@@ -163,3 +163,37 @@ func TestFirstOfBytesThatAreThereNeedsNoGoroutine(t *testing.T) {
 		t.Error("not ready")
 	}
 }
+
+func TestAwait(t *testing.T) {
+	near, far := tcpPair(t)
+	c := FromTCP(far)
+	if !Awaitable(c) {
+		t.Fatal("a TCP connection cannot be waited for")
+	}
+	_ = far.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if err := Await(c); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("with a silent peer: %v, want out of time", err)
+	}
+	_ = far.SetReadDeadline(time.Time{})
+	for _, say := range []func(){
+		func() { _, _ = io.WriteString(near, "x") },
+		func() { near.CloseWrite() },
+		func() { _ = FromTCP(near).Reset() },
+	} {
+		go say()
+		if err := Await(c); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Read(make([]byte, 10)); err != nil && err != io.EOF && !errors.Is(err, syscall.ECONNRESET) {
+			t.Error(err)
+		}
+	}
+	far.Close()
+	if err := Await(c); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+	pipe, _ := net.Pipe()
+	if Awaitable(pipe) || Await(pipe) != nil {
+		t.Error("a pipe has no descriptor to wait for")
+	}
+}

@@ -26,8 +26,7 @@ type StaticConfig struct {
 // after each of its failures.
 type Static struct {
 	cfg    StaticConfig
-	dialer net.Dialer     // without a timeout
-	addr   netip.AddrPort // Address of a "tcp" network that need not be looked up
+	dialer net.Dialer // without a timeout
 }
 
 // NewStatic makes a member; nothing is looked up or opened.
@@ -46,10 +45,8 @@ func NewStatic(cfg StaticConfig) *Static {
 		}
 	}
 	s := &Static{cfg: cfg}
-	if cfg.Network == "tcp" {
-		s.addr, _ = netip.ParseAddrPort(cfg.Address)
-	}
-	if s.addr.Addr().IsLoopback() || strings.HasPrefix(cfg.Address, "localhost:") {
+	addr, _ := netip.ParseAddrPort(cfg.Address) // the zero AddrPort for a name or a path
+	if addr.Addr().IsLoopback() || strings.HasPrefix(cfg.Address, "localhost:") {
 		s.dialer.KeepAlive = -1 // this machine does not vanish silently, and asking costs system calls
 	}
 	return s
@@ -94,13 +91,6 @@ func (s *Static) connect(ctx context.Context, patience time.Duration) (halfClose
 	d.Timeout = s.cfg.ConnectTimeout
 	if patience > 0 {
 		d.Timeout = min(d.Timeout, patience)
-	}
-	if s.addr.IsValid() {
-		c, err := d.DialTCP(ctx, s.cfg.Network, netip.AddrPort{}, s.addr)
-		if err != nil {
-			return nil, err
-		}
-		return c, nil
 	}
 	c, err := d.DialContext(ctx, s.cfg.Network, s.cfg.Address)
 	if err != nil {
