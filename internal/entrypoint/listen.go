@@ -42,6 +42,7 @@ func listen(addr string, allow []netip.Prefix, maxConns int, log *slog.Logger, r
 	var lc net.ListenConfig
 	// A multipath socket costs more than a plain one and tells less of resets.
 	lc.SetMultipathTCP(false)
+	inheritKeepAlive(&lc)
 	ln, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen %s: %w", addr, err)

@@ -20,7 +20,8 @@ type pusher interface {
 }
 
 // puller is a connection that takes in what another one says, until that one ends (nil and nil) or either fails. It holds
-// no buffer while there is nothing.
+// no buffer while there is nothing. An end that a descriptor gives may be a reset that a writer heard of first: it asks
+// the source's EndOfRead.
 type puller interface {
 	Pull(src io.Reader, moved func(int)) (readErr, writeErr error)
 }
@@ -119,10 +120,7 @@ func (d *direction) copy() (readErr, writeErr error) {
 		}
 	}
 	if p, ok := d.dst.(puller); ok {
-		if readErr, writeErr = p.Pull(d.src, d.moved); readErr != nil || writeErr != nil {
-			return readErr, writeErr
-		}
-		return unlessEnd(upstream.EndOfRead(d.src)), nil // it may be a reset that a writer heard of first
+		return p.Pull(d.src, d.moved)
 	}
 	return d.transfer()
 }
