@@ -70,7 +70,7 @@ func (l *link) asks() {
 	if l.unanswered() {
 		return
 	}
-	l.health.asked = max(1, l.s.now())
+	l.health.asked = max(1, l.s.clock)
 	l.s.late.arm(l.s)
 }
 

@@ -20,7 +20,7 @@ const (
 
 // measure counts n bytes that were sent. The caller holds the session's mutex.
 func (st *Stream) measure(n int) {
-	r, now := &st.rate, st.s.now()
+	r, now := &st.rate, st.s.clock
 	if now-r.began > 2*rateEpoch {
 		st.setBulk(false)
 		r.began, r.bytes, r.drained = now, 0, false

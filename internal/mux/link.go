@@ -123,16 +123,15 @@ const inlineRounds = 4
 // flush sends what waits, as the one who claimed the link. It is for writers of streams, who have work of their own.
 // A peer that was not heard lately may not read, and must not hold a writer who has a deadline.
 func (l *link) flush() {
-	switch {
-	case l == nil:
-	case l.s.now()-l.lastHeard() > leastPatience, l.flushRounds(inlineRounds):
+	if l != nil && l.flushRounds(inlineRounds) {
 		go l.flushAll()
 	}
 }
 
 func (l *link) flushAll() { l.flushRounds(-1) }
 
-// flushRounds sends so many batches at most and says whether there is more; then the link is still claimed.
+// flushRounds sends so many batches at most, all if most is negative, and says whether there is more; then the link is
+// still claimed.
 func (l *link) flushRounds(most int) (more bool) {
 	buf := batches.Get().(*batchBuffer)
 	defer batches.Put(buf)
@@ -140,6 +139,10 @@ func (l *link) flushRounds(most int) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for ; most != 0; most-- {
+		s.clock = s.now()
+		if most > 0 && s.clock-l.lastHeard() > leastPatience {
+			return true
+		}
 		if st := l.ready.head; st != nil && st != l.solo {
 			// Those who are about to write join the batch. With one busy stream there is nobody to wait for.
 			s.mu.Unlock()
@@ -162,7 +165,7 @@ func (l *link) flushRounds(most int) (more bool) {
 			l.unclaim()
 			return false
 		}
-		l.health.writing = s.now()
+		l.health.writing = s.clock
 		s.mu.Unlock()
 		err := l.write(p)
 		s.mu.Lock()

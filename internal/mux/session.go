@@ -86,8 +86,9 @@ type Session struct {
 	mu    sync.Mutex // guards all below, the links' and the streams' state; never held over I/O
 	err   error      // why the session ended; set once
 	table streamTable
-	links []*link // in use
-	last  uint32  // the highest link number so far
+	links []*link       // in use
+	clock time.Duration // when a batch was last begun
+	last  uint32        // the highest link number so far
 
 	up       chan struct{}   // closed while there is no link
 	lost     []uint32        // links whose loss the peer is still to be told
