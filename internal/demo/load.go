@@ -92,7 +92,8 @@ type tally struct {
 	latencies []time.Duration // since the last reading
 }
 
-// cutWindow is how long after the kill a visit that fails may have been under way in the killed client.
+// cutWindow is how long after the kill a visit that fails may have begun in the killed client. It may fail much later:
+// the server holds its connection for a client that comes back.
 const cutWindow = time.Second
 
 // pace is the pause of each visitor between two visits: the demo shows a tunnel, it does not warm the room.
@@ -144,7 +145,7 @@ func (l *load) note(t *tally, by string, n int, took time.Duration, err error, m
 		t.By[by]++
 		t.Bytes += n
 		t.latencies = append(t.latencies, took)
-	case mayBeCut && !l.killed.IsZero() && time.Since(l.killed) < cutWindow:
+	case mayBeCut && !l.killed.IsZero() && time.Since(l.killed)-took < cutWindow:
 		t.Cut++
 	default:
 		t.Failed++

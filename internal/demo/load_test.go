@@ -14,15 +14,17 @@ func TestVerdict(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		since     time.Duration // of the kill; below zero if there was none
+		took      time.Duration
 		err       error
 		mayBeCut  bool
 		wantError bool
 	}{
-		{"all is well", 0, nil, true, false},
-		{"a connection fails and nobody was killed", -1, fault, true, true},
-		{"a connection is cut by the kill", cutWindow / 2, fault, true, false},
-		{"a connection fails long after the kill", 2 * cutWindow, fault, true, true},
-		{"a request fails at the kill", 0, fault, false, true},
+		{"all is well", 0, time.Millisecond, nil, true, false},
+		{"a connection fails and nobody was killed", -1, time.Millisecond, fault, true, true},
+		{"a connection is cut by the kill", cutWindow / 2, time.Millisecond, fault, true, false},
+		{"a connection of before the kill fails when the client is back", 3 * cutWindow, 3 * cutWindow, fault, true, false},
+		{"a connection fails long after the kill", 2 * cutWindow, time.Millisecond, fault, true, true},
+		{"a request fails at the kill", 0, time.Millisecond, fault, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -31,7 +33,7 @@ func TestVerdict(t *testing.T) {
 					l.cut()
 					time.Sleep(tt.since)
 				}
-				l.note(&l.tcp, "one", 5, time.Millisecond, tt.err, tt.mayBeCut)
+				l.note(&l.tcp, "one", 5, tt.took, tt.err, tt.mayBeCut)
 				err := l.summary().verdict()
 				if got := err != nil; got != tt.wantError {
 					t.Errorf("the verdict is %v", err)
