@@ -1,8 +1,10 @@
 package app
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"culvert/internal/client"
 	"culvert/internal/config"
@@ -10,13 +12,28 @@ import (
 	"culvert/internal/pki"
 )
 
+// Client is a client as a program of its own.
+type Client struct{ client *client.Client }
+
+// Run serves until the context ends and open connections are through, or out of time.
+func (c *Client) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var memory sync.WaitGroup
+	memory.Go(func() { giveBackMemory(ctx) })
+	err := c.client.Run(ctx)
+	cancel()
+	memory.Wait()
+	return err
+}
+
 // NewClient assembles a client, to be Run once. It opens nothing.
-func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Client, error) {
+func NewClient(cfg config.Client, version Version, log *slog.Logger) (*Client, error) {
 	proxy := http.ProxyFromEnvironment
 	if cfg.ProxyURL != nil {
 		proxy = http.ProxyURL(cfg.ProxyURL)
 	}
-	return client.New(client.Config{
+	c, err := client.New(client.Config{
 		Software:  version.Version,
 		URLs:      cfg.URLs,
 		Token:     cfg.Token,
@@ -31,4 +48,8 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*client.Cl
 		Budget:    mux.NewBudget(windowBudget),
 		Log:       log.With(subsystem, "client"),
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &Client{c}, nil
 }

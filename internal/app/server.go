@@ -189,6 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.started = time.Now()
 	run("control port", s.controlPort.run)
 	run("sessions", s.sessions.Run)
+	parts.Go(func() { giveBackMemory(life) })
 	if s.verifier != nil {
 		run("token file", s.verifier.Run)
 	}

@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+// memoryLook is how often a process looks whether it has memory to give back.
+const memoryLook = 3 * time.Second
+
+// memorySlack is how much it keeps for the next visitor.
+const memorySlack = 8 << 20
+
+// giveBackMemory returns memory to the system when a busy time is over, until the context ends. The runtime does so
+// while it collects garbage, which a process that has nothing to do does not: what a thousand transfers took would
+// stay with it for minutes.
+func giveBackMemory(ctx context.Context) {
+	tick := time.NewTicker(memoryLook)
+	defer tick.Stop()
+	var last usage
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := readUsage()
+		if now.collections == last.collections && now.held > last.least+memorySlack {
+			debug.FreeOSMemory() // what pools hold is let go of by the second collection
+			debug.FreeOSMemory()
+			now = readUsage()
+			now.least = now.held
+		} else {
+			now.least = min(now.held, last.leastOr(now.held))
+		}
+		last = now
+	}
+}
+
+// usage is what the process has of the system.
+type usage struct {
+	collections, held uint64
+	least             uint64 // held, since it was last given back
+}
+
+func (u usage) leastOr(held uint64) uint64 {
+	if u.least == 0 {
+		return held
+	}
+	return u.least
+}
+
+func readUsage() usage {
+	samples := []metrics.Sample{
+		{Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"},
+	}
+	metrics.Read(samples)
+	return usage{collections: samples[0].Value.Uint64(), held: samples[1].Value.Uint64() - samples[2].Value.Uint64()}
+}
