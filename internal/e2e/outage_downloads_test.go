@@ -42,6 +42,9 @@ func downloadThroughOutages(t *testing.T, carrier string) {
 		lasts(t, each)
 		had, total := d.got()
 		cut.end(t)
+		if total == int64(count)*phase*int64(i+2) {
+			t.Errorf("cut %d: all has come that may come: it is no cut", i+1)
+		}
 		t.Logf("cut %d, %s for %v at %s: all go on %v after its end", i+1, cut.name, each, mebibytes(total), d.goOn(t, had))
 	}
 	gate.raise(size)
