@@ -19,7 +19,7 @@ const memorySlack = 8 << 20
 func giveBackMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryLook)
 	defer tick.Stop()
-	var last usage
+	last := readUsage()
 	for {
 		select {
 		case <-tick.C:
@@ -27,29 +27,21 @@ func giveBackMemory(ctx context.Context) {
 			return
 		}
 		now := readUsage()
-		if now.collections == last.collections && now.held > last.least+memorySlack {
+		least := min(now.held, last.least)
+		if now.collections == last.collections && now.held > least+memorySlack {
 			debug.FreeOSMemory() // what pools hold is let go of by the second collection
 			debug.FreeOSMemory()
 			now = readUsage()
-			now.least = now.held
-		} else {
-			now.least = min(now.held, last.leastOr(now.held))
+			least = now.held
 		}
-		last = now
+		last = usage{now.collections, now.held, least}
 	}
 }
 
 // usage is what the process has of the system.
 type usage struct {
 	collections, held uint64
-	least             uint64 // held, since it was last given back
-}
-
-func (u usage) leastOr(held uint64) uint64 {
-	if u.least == 0 {
-		return held
-	}
-	return u.least
+	least             uint64 // that it held since it was last given back
 }
 
 func readUsage() usage {
@@ -59,5 +51,6 @@ func readUsage() usage {
 		{Name: "/memory/classes/heap/released:bytes"},
 	}
 	metrics.Read(samples)
-	return usage{collections: samples[0].Value.Uint64(), held: samples[1].Value.Uint64() - samples[2].Value.Uint64()}
+	held := samples[1].Value.Uint64() - samples[2].Value.Uint64()
+	return usage{samples[0].Value.Uint64(), held, held}
 }

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -89,7 +90,18 @@ func (t *streamTable) sawOpen(id uint64) (fresh bool, err error) {
 	return true, nil
 }
 
-func (t *streamTable) arrived(st *Stream) { t.waiting = append(t.waiting, st) }
+// arrived has a stream wait for its acceptor. Those that the peer has reset meanwhile make room.
+func (t *streamTable) arrived(st *Stream) {
+	if len(t.waiting) > 2*t.peers+64 {
+		t.waiting = slices.DeleteFunc(t.waiting, func(st *Stream) bool {
+			if st.err != nil {
+				st.leave()
+			}
+			return st.err != nil
+		})
+	}
+	t.waiting = append(t.waiting, st)
+}
 
 // accept takes the first stream out that waits and has not failed meanwhile; more says that others wait.
 func (t *streamTable) accept() (st *Stream, more bool) {
