@@ -220,14 +220,17 @@ func (s *Server) start(conn net.Conn, bearer *auth.Bearer, remote string) {
 	// Not in the caller's goroutine, which would keep a request's buffers for the life of the session.
 	go func() {
 		defer s.wait.Done()
-		err := s.receive(conn, bearer, remote)
-		s.cfg.Log.Debug("connection ended", "remote", remote, "err", err)
+		c, err := s.receive(conn, bearer, remote)
+		s.cfg.Log.Debug("connection received", "remote", remote, "err", err)
+		if c != nil {
+			s.wait.Go(func() { s.serve(c) }) // on a stack of its own, which stays small
+		}
 	}()
 }
 
 // receive sees a client's connection through: a new session, or one more link of a session that is there. Until it is
-// known which, and until a new one's hello, it may be aborted by stop.
-func (s *Server) receive(conn net.Conn, bearer *auth.Bearer, remote string) error {
+// known which, and until a new one's hello, it may be aborted by stop. A new session that has begun is to be served.
+func (s *Server) receive(conn net.Conn, bearer *auth.Bearer, remote string) (*session, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
@@ -242,28 +245,32 @@ func (s *Server) receive(conn net.Conn, bearer *auth.Bearer, remote string) erro
 	}
 	defer arrived()
 	if closing {
-		return errors.Join(errStopping, conn.Close())
+		return nil, errors.Join(errStopping, conn.Close())
 	}
 	g, err := mux.Greet(conn, tunnel.HelloTimeout)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if id, joins := g.Joins(); joins {
-		return s.join(g, id, bearer, remote)
+		return nil, s.join(g, id, bearer, remote)
 	}
 	m, err := g.Start(mux.Config{
 		MaxStreams: clientStreams, Budget: s.cfg.Budget, Log: s.cfg.Log.With("subsystem", "mux"),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t, hello, err := tunnel.Accept(ctx, m)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	arrived()
-	defer t.Close(nil)
-	return s.hold(t, hello, bearer, remote)
+	c, err := s.admit(t, hello, bearer, remote)
+	if err != nil {
+		t.Close(nil)
+		return nil, err
+	}
+	return c, nil
 }
 
 // join adds a link to a session of the same credential. A session that this server does not have, because it was
@@ -283,8 +290,8 @@ func (s *Server) join(g *mux.Greeting, id mux.SessionID, bearer *auth.Bearer, re
 	return nil
 }
 
-// clientStreams is how many streams a client may open: its control stream, and some to be refused.
-const clientStreams = 16
+// clientStreams is how many streams a client may open: its control stream.
+const clientStreams = 1
 
 var errNoToken = errors.New("no token: send it as Authorization: Bearer")
 
@@ -300,12 +307,12 @@ func (s *Server) authenticate(r *http.Request) (*auth.Bearer, error) {
 	return bearer, err
 }
 
-// hold runs one session from its hello to its end.
-func (s *Server) hold(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Bearer, remote string) error {
+// admit begins a session: it makes the client's tunnels reachable and says welcome.
+func (s *Server) admit(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Bearer, remote string) (*session, error) {
 	if err := hello.Check(); err != nil {
 		_ = t.GoAway(tunnel.GoAway{Reason: tunnel.Rejected, Detail: err.Error()})
 		awaitEnd(t, goAwayGrace)
-		return err
+		return nil, err
 	}
 	c := &session{
 		tunnel: t, hello: hello, bearer: bearer, remote: remote, since: time.Now(),
@@ -316,21 +323,28 @@ func (s *Server) hold(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Bearer
 		c.log.Warn("session refused", "reason", refused.Reason)
 		_ = t.GoAway(*refused)
 		awaitEnd(t, goAwayGrace)
-		return refused
+		return nil, refused
 	}
-	defer s.leave(c)
-	defer c.withdraw()
 	answers := s.publish(c)
 	if old != nil { // only now, so that no visitor meets a tunnel without a member
 		s.end(old, evicted(old.hello, c.hello), errReplaced)
 	}
 	if err := t.Welcome(tunnel.Welcome{Software: s.cfg.Software, Answers: answers}); err != nil {
-		return fmt.Errorf("welcome: %w", err)
+		c.withdraw()
+		s.leave(c)
+		return nil, fmt.Errorf("welcome: %w", err)
 	}
 	c.log.Info("client connected", "upstreams", strings.Join(c.upstreams(), ", "))
+	return c, nil
+}
+
+// serve sees a session to its end.
+func (s *Server) serve(c *session) {
 	c.serve(s)
-	c.log.Info("client disconnected", "reason", t.Err(), "after", time.Since(c.since).Round(time.Millisecond))
-	return nil
+	c.log.Info("client disconnected", "reason", c.tunnel.Err(), "after", time.Since(c.since).Round(time.Millisecond))
+	c.withdraw()
+	s.leave(c)
+	c.tunnel.Close(nil)
 }
 
 func awaitEnd(t *tunnel.Session, grace time.Duration) {

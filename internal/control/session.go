@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -36,9 +35,6 @@ type published struct {
 
 // serve returns when the session has ended. While it has no link, its tunnels are withdrawn.
 func (c *session) serve(s *Server) {
-	var refusing sync.WaitGroup
-	refusing.Go(c.refuseStreams)
-	defer refusing.Wait()
 	for {
 		select {
 		case g := <-c.tunnel.GoneAway():
@@ -88,17 +84,6 @@ func (c *session) isWithdrawn() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.withdrawn
-}
-
-// refuseStreams answers what only a broken or hostile client does: this server offers clients nothing to open.
-func (c *session) refuseStreams() {
-	for {
-		st, err := c.tunnel.Accept(context.Background()) // ends with the session
-		if err != nil {
-			return
-		}
-		_ = st.Refuse(uint8(tunnel.NotAllowed), "this server opens nothing for clients")
-	}
 }
 
 // withdraw takes the client's members out of their upstreams, once. Open streams go on.

@@ -348,10 +348,13 @@ func (s *Session) openedAgain(l *link, id uint64) error {
 	return nil
 }
 
+// refusedSlack is how many opens beyond its limit a peer may try.
+const refusedSlack = 64
+
 // refuse answers an OPEN that is one too many. A peer that goes on regardless is cut off.
 func (s *Session) refuse(l *link, id uint64) error {
 	s.table.refused++
-	if s.table.refused > 2*s.cfg.MaxStreams {
+	if s.table.refused > 2*s.cfg.MaxStreams+refusedSlack {
 		return fmt.Errorf("%d streams opened beyond the %d that it may have", s.table.refused, s.cfg.MaxStreams)
 	}
 	return l.say(typeResult, id, TooManyStreams)

@@ -79,8 +79,7 @@ type Session struct {
 	changed   chan struct{} // the number of links changed; holds one
 	arrivals  chan struct{} // accepted is not empty; holds one
 	ended     chan struct{} // closed once err is set
-	done      chan struct{} // closed once no goroutine and no connection is left
-	wait      sync.WaitGroup
+	wait      sync.WaitGroup // goroutines and connections, and the session until its end
 	resumeEnd *time.Timer // ends a session that has no link; runs while there is none
 
 	mu    sync.Mutex // guards all below, the links' and the streams' state; never held over I/O
@@ -105,14 +104,10 @@ func newSession(cfg Config, dialler bool, conn net.Conn) *Session {
 		cfg: cfg.withDefaults(), dialler: dialler, started: time.Now(),
 		local: conn.LocalAddr(), peer: conn.RemoteAddr(),
 		wants: make(chan struct{}, 1), changed: make(chan struct{}, 1), arrivals: make(chan struct{}, 1),
-		joining: make(map[uint32]bool), ended: make(chan struct{}), done: make(chan struct{}), up: make(chan struct{}),
+		joining: make(map[uint32]bool), ended: make(chan struct{}), up: make(chan struct{}),
 	}
 	s.table.init(s)
 	s.wait.Add(1) // until end
-	go func() {
-		s.wait.Wait()
-		close(s.done)
-	}()
 	return s
 }
 
@@ -180,7 +175,7 @@ func (s *Session) Close(cause error) {
 		cause = ErrClosed
 	}
 	s.end(cause, closeDone)
-	<-s.done
+	s.wait.Wait()
 }
 
 // goodbyeTime is what links get to take a session's last bytes.
