@@ -19,12 +19,18 @@ func Print(w io.Writer, s Status, now time.Time) error {
 	fmt.Fprintf(&b, "Mode: %s\n", plain(s.Info.Mode))
 	fmt.Fprintf(&b, "Version:        %s\n\n", plain(s.Info.Version))
 	t := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
-	fmt.Fprint(t, "Client ID\tRemote Address\tConnected\tUpstreams\tRTT\tLinks\tResumes\n")
+	fmt.Fprint(t, "Client ID\tRemote Address\tConnected\tUpstreams\n")
 	for _, c := range s.Clients {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.1f ms\t%d\t%d\n", plain(c.ClientID), plain(c.RemoteAddr), ago(c.Since, now),
-			plain(strings.Join(c.Upstreams, ", ")), c.RTTMillis, c.Links, c.Resumes)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", plain(c.ClientID), plain(c.RemoteAddr), ago(c.Since, now), plain(strings.Join(c.Upstreams, ", ")))
 	}
 	_ = t.Flush() // to memory
+	if len(s.Clients) > 0 {
+		fmt.Fprint(t, "\nClient ID\tRound Trip\tLinks\tResumes\tConnections\n")
+	}
+	for _, c := range s.Clients {
+		fmt.Fprintf(t, "%s\t%.1f ms\t%d\t%d\t%d\n", plain(c.ClientID), c.RTTMillis, c.Links, c.Resumes, c.Streams)
+	}
+	_ = t.Flush()
 	_, err := io.WriteString(w, b.String())
 	return err
 }

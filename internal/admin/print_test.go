@@ -32,10 +32,15 @@ Started: 49 minutes
 Mode: tcp
 Version:        0.8.9-rc1
 
-Client ID                        Remote Address      Connected  Upstreams                                      RTT     Links Resumes
-730aa1bb96474cbc9f7e76c135e81da8 81.99.136.188:58102 15 minutes localhost:8001, localhost:8000, localhost:2222 12.3 ms 2     3
-22fbfe123c884e8284ee0da3680c1311 81.99.136.188:64018 6 minutes  localhost:8001                                 0.0 ms  0     0
-evil?[2J?                        [2001:db8::1]:1     0 seconds  a?b                                            0.0 ms  0     0
+Client ID                        Remote Address      Connected  Upstreams
+730aa1bb96474cbc9f7e76c135e81da8 81.99.136.188:58102 15 minutes localhost:8001, localhost:8000, localhost:2222
+22fbfe123c884e8284ee0da3680c1311 81.99.136.188:64018 6 minutes  localhost:8001
+evil?[2J?                        [2001:db8::1]:1     0 seconds  a?b
+
+Client ID                        Round Trip Links Resumes Connections
+730aa1bb96474cbc9f7e76c135e81da8 12.3 ms    2     3       0
+22fbfe123c884e8284ee0da3680c1311 0.0 ms     0     0       0
+evil?[2J?                        0.0 ms     0     0       0
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("printed (-want +got):\n%s", diff)

@@ -61,8 +61,11 @@ Started: 49 minutes
 Mode: tcp
 Version:        0.8.9
 
-Client ID                        Remote Address      Connected  Upstreams                    RTT    Links Resumes
-730aa1bb96474cbc9f7e76c135e81da8 81.99.136.188:58102 15 minutes localhost:8001, localhost:22 0.0 ms 0     0
+Client ID                        Remote Address      Connected  Upstreams
+730aa1bb96474cbc9f7e76c135e81da8 81.99.136.188:58102 15 minutes localhost:8001, localhost:22
+
+Client ID                        Round Trip Links Resumes Connections
+730aa1bb96474cbc9f7e76c135e81da8 0.0 ms     0     0       0
 `
 	for _, line := range []string{
 		"status --url wss://" + addr + " --token-file DIR/token --auto-tls",

@@ -29,6 +29,9 @@ func (m *member) Permitted() error { return m.session.bearer.Permit(m.action) }
 // openTimeout bounds a whole open: the client's own dial has 5 s.
 const openTimeout = 10 * time.Second
 
+// Usable says that the client is within reach.
+func (m *member) Usable() bool { return m.session.tunnel.Live() > 0 }
+
 // Suspect says that the client owes an answer: others are to be tried first.
 func (m *member) Suspect() bool { return m.session.tunnel.Suspect() }
 

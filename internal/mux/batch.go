@@ -30,8 +30,13 @@ func (l *link) takeControl(b []byte, start int) []byte {
 		n += size
 	}
 	b = append(b, l.control[:n]...)
-	if l.control = l.control[n:]; len(l.control) == 0 {
+	switch {
+	case n < len(l.control):
+		l.control = l.control[n:]
+	case cap(l.control) > maxDetail:
 		l.control = nil
+	default:
+		l.control = l.control[:0]
 	}
 	return b
 }

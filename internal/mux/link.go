@@ -32,6 +32,7 @@ type link struct {
 	in, out atomic.Int64 // bytes
 
 	// All below is guarded by s.mu.
+	flusher  func()  // flushAll, made once
 	live     bool    // neither lost nor closing
 	greeted  bool    // the peer's ATTACHED is in, or not to come
 	flushing bool    // somebody builds and writes batches
@@ -63,6 +64,7 @@ func newLink(s *Session, conn net.Conn, number uint32) *link {
 		l.owned, l.headroom = o, o.Headroom()
 	}
 	l.ahead, _ = conn.(readAhead)
+	l.flusher = l.flushAll
 	return l
 }
 
@@ -109,7 +111,7 @@ func (l *link) unclaim() {
 // flushSoon has somebody else flush, for callers that must not write. The caller holds s.mu.
 func (l *link) flushSoon() {
 	if l = l.claim(); l != nil {
-		go l.flushAll()
+		go l.flusher()
 	}
 }
 
@@ -124,7 +126,7 @@ const inlineRounds = 4
 // A peer that was not heard lately may not read, and must not hold a writer who has a deadline.
 func (l *link) flush() {
 	if l != nil && l.flushRounds(inlineRounds) {
-		go l.flushAll()
+		go l.flusher()
 	}
 }
 
@@ -199,7 +201,7 @@ func (l *link) bye(code closeCode, text string) {
 	if !l.flushing {
 		l.flushing = true
 		l.s.wait.Add(1)
-		go l.flushAll()
+		go l.flusher()
 	}
 }
 

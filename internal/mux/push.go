@@ -15,6 +15,7 @@ type push struct {
 	busy   bool  // somebody writes to dst
 	failed error // of dst: it takes no more
 	told   bool  // done was called, or is about to be
+	drain  func()
 }
 
 // Push makes the session write to dst what comes on the stream, without a goroutine while dst keeps up. It returns at
@@ -23,10 +24,23 @@ type push struct {
 // why dst took no more. Nobody may read the stream from here on. At the opener nothing comes before the result.
 func (st *Stream) Push(dst net.Conn, moved func(int), done func(readErr, writeErr error)) {
 	p := &push{dst: dst, moved: moved, done: done, try: newTryWriter(dst)}
+	p.drain = func() { st.s.drain(st) }
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	st.receive.push = p
+	h := &st.receive
+	h.push = p
+	if c := h.queue.head; c != nil && p.try != nil && c.next == nil && !h.discard && st.err == nil {
+		st.s.pushFirst(st, h.queue.pop())
+	}
 	st.pushOn()
+}
+
+// pushFirst writes what has come before the push, as much as goes without waiting. The caller holds the session's mutex,
+// which is released meanwhile.
+func (s *Session) pushFirst(st *Stream, c *chunk) {
+	from := max(st.receive.consumed, c.off)
+	s.pushDirect(st, from, c.buf[from-c.off:])
+	c.release()
 }
 
 // direct says whether the read loop may write to dst itself.
@@ -80,7 +94,7 @@ func (st *Stream) pushOn() {
 		p.tell(nil, nil)
 	case h.queue.head != nil:
 		p.busy = true
-		go st.s.drain(st) // until done
+		go p.drain() // until done
 	}
 }
 

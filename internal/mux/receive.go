@@ -260,7 +260,7 @@ func (s *Session) resetStalled(now time.Duration) {
 			h.stalledAt, h.stalledFrom = h.consumed, max(1, now)
 		case now-h.stalledFrom >= stalledTime:
 			if l := st.reset(resetStalled, "", fmt.Errorf("%w: %s", ErrReset, resetStalled)); l != nil {
-				go l.flushAll()
+				go l.flusher()
 			}
 		}
 	}
