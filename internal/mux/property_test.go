@@ -70,7 +70,7 @@ func rounds(t *testing.T, length time.Duration, long int64, round func(t *testin
 		}
 		return
 	}
-	fmt.Printf("%s: first seed %d\n", t.Name(), base) // not t.Log, which a panic in a goroutine of the mux swallows
+	fmt.Fprintf(os.Stdout, "%s: first seed %d\n", t.Name(), base) // not t.Log, which a panic in a goroutine of the mux swallows
 	var next atomic.Int64
 	var stop atomic.Bool
 	begun := time.Now()

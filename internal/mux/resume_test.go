@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"io"
 	"testing"
 	"testing/synctest"
 
@@ -251,4 +252,26 @@ func TestGoodbyesAreSaidAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRepetitionsAreReadOnce sends bytes again that have come, whole and in part, as after a resume that went back too far.
+func TestRepetitionsAreReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s := dialTo(t, mux.Config{}, newSession())
+		p.send(asks(1, 1<<20, "m"), data(1, 0, []byte("abc")), data(1, 0, []byte("abc")), data(1, 1, []byte("bcdef")))
+		st, err := s.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = st.Confirm()
+		synctest.Wait()
+		got := make([]byte, 20)
+		n, _ := st.Read(got)
+		p.send(data(1, 2, []byte("cdefgh")), data(1, 5, []byte("f")), fin(1, 8), fin(1, 8))
+		rest, err := io.ReadAll(st)
+		if all := string(got[:n]) + string(rest); all != "abcdefgh" || err != nil {
+			t.Errorf("read %q, %v; want abcdefgh", all, err)
+		}
+		_ = st.Reset()
+	})
 }

@@ -86,6 +86,7 @@ func received(id, limit uint64) frame { return frame{tReceived, id, u64(limit)} 
 func result(id uint64, code int, detail string) frame {
 	return frame{tResult, id, join(u8(code), []byte(detail))}
 }
+
 func window(id, acked, limit uint64) frame { return frame{tWindow, id, join(u64(acked), u64(limit))} }
 func fin(id, offset uint64) frame          { return frame{tFin, id, u64(offset)} }
 func reset(id uint64, code int, text string) frame {
