@@ -117,7 +117,7 @@ func (r *Running) Ready(ctx context.Context, addr string) error {
 			case <-p.Ended():
 				// A client may have come before its server, which some take for a reason to end.
 				if p.Role != "client" || again == 20 || len(r.Clients) > 1 {
-					return fmt.Errorf("the %s of %s has ended, %s: %s", p.Role, r.Name, p.How(), r.lastWords())
+					return fmt.Errorf("%s serves nobody: %s", r.Name, r.LastWords())
 				}
 				again++
 				r.Clients = nil
@@ -129,16 +129,23 @@ func (r *Running) Ready(ctx context.Context, addr string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s serves nobody: %w: %s", r.Name, errors.Join(ctx.Err(), err), r.lastWords())
+			return fmt.Errorf("%s serves nobody: %w: %s", r.Name, errors.Join(ctx.Err(), err), r.LastWords())
 		case <-retry.C:
 		}
 	}
 }
 
-// lastWords are the ends of the logs.
-func (r *Running) lastWords() string {
+// LastWords says, in one line, which processes have ended, and how the logs end.
+func (r *Running) LastWords() string {
 	logs, _ := filepath.Glob(r.Path("*.log"))
 	var b strings.Builder
+	for i, p := range slices.Concat(r.Servers, r.Clients) {
+		select {
+		case <-p.Ended():
+			fmt.Fprintf(&b, "%s %d has ended, %s; ", p.Role, i, p.How())
+		default:
+		}
+	}
 	for _, path := range logs {
 		f, err := os.Open(path)
 		if err != nil {

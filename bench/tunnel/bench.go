@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"culvert/bench/load"
 	"culvert/bench/proc"
@@ -103,7 +104,9 @@ func (b *bench) close() {
 	_ = os.RemoveAll(b.dir) // a folder of temporary files
 }
 
-func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.errs, format+"\n", args...) }
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.errs, time.Now().UTC().Format("15:04:05 ")+format+"\n", args...)
+}
 
 // lack notes what is left out, once.
 func (b *bench) lack(format string, args ...any) {
@@ -188,7 +191,10 @@ func (b *bench) trial(ctx context.Context, r row, s systems.System, round int) e
 		return err
 	}
 	t := &trial{Running: running, bench: b, row: r.name, round: round}
-	return r.measure(ctx, t)
+	if err := r.measure(ctx, t); err != nil {
+		return fmt.Errorf("%w (%s)", err, running.LastWords())
+	}
+	return nil
 }
 
 // place is a new place on loopback.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -45,7 +46,9 @@ func freeze(ctx context.Context, t *trial) error {
 	if err := pause(ctx, 3*time.Second); err != nil {
 		return err
 	}
-	f := judge(s.Stop(), stopped, woke)
+	outcomes := s.Stop()
+	f := judge(outcomes, stopped, woke)
+	t.bench.say("failures: %s", failures(outcomes))
 	after, err := load.Number(t.bench.at, "/twice")
 	if err != nil {
 		return err
@@ -61,6 +64,18 @@ func freeze(ctx context.Context, t *trial) error {
 	t.note("failed after it woke", float64(f.woken))
 	t.note(freezeTwice, float64(after-twice))
 	return nil
+}
+
+// failures counts errors by their last words.
+func failures(outcomes []load.Outcome) string {
+	counts := map[string]int{}
+	for _, o := range outcomes {
+		if o.Err != nil {
+			text := o.Err.Error()
+			counts[text[strings.LastIndex(text, ": ")+1:]]++
+		}
+	}
+	return fmt.Sprint(counts)
 }
 
 // frozenFigures is how visitors fared.

@@ -111,7 +111,13 @@ func (w *wanRow) path(ctx context.Context, loss float64, use func(path) error) e
 			return err
 		}
 	}
-	return use(p)
+	err = use(p)
+	select {
+	case <-between.Ended():
+		return errors.Join(err, fmt.Errorf("gonetem has ended, %s", between.How()))
+	default:
+		return err
+	}
 }
 
 // shape sets a namespace's rate and congestion control, once its device is there.

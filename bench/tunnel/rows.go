@@ -50,7 +50,7 @@ func rows() []row {
 			what: "One download over a relay of 40 ms and 1 Gbit/s.",
 		},
 		{
-			name: "idle", systems: []string{systems.Culvert, systems.SSH, systems.Reference, systems.HAProxy}, rounds: 1, measure: idle,
+			name: "idle", systems: []string{systems.Culvert, systems.Reference, systems.HAProxy}, rounds: 1, measure: idle,
 			what: "5,000 open connections that say nothing; resident memory of both ends together.",
 		},
 		{
