@@ -63,7 +63,7 @@ func allocs(runs int, f func()) float64 {
 func operations(size int) int { return 128 << 20 / (size + 4<<10) }
 
 // few is how many objects an operation may cost on average: pools that the collector empties, and the heartbeat's.
-const few = 0.05
+const few = 0.2
 
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	if raceEnabled {

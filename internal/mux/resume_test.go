@@ -4,6 +4,7 @@ import (
 	"io"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"culvert/internal/mux"
 )
@@ -273,5 +274,46 @@ func TestRepetitionsAreReadOnce(t *testing.T) {
 			t.Errorf("read %q, %v; want abcdefgh", all, err)
 		}
 		_ = st.Reset()
+	})
+}
+
+// TestManyStreamsGoOn loses the link of so many streams that RESUME needs several fragments.
+func TestManyStreamsGoOn(t *testing.T) {
+	const n = 3000
+	synctest.Test(t, func(t *testing.T) {
+		client, server, link := linked(t, mux.Config{}, cableConfig{latency: time.Millisecond})
+		near, far := make([]*mux.Stream, n), make([]*mux.Stream, n)
+		for i := range n {
+			near[i], far[i] = open(t, server, client)
+		}
+		write := func(text string) {
+			for i := range n {
+				if _, err := near[i].Write([]byte(text)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		write("before ")
+		time.Sleep(time.Millisecond / 2) // all of it is under way
+		link.Break(blackhole)
+		write("and ")
+		for client.Live() > 0 || server.Live() > 0 {
+			time.Sleep(time.Second)
+		}
+		write("after")
+		a, b := newCable(cableConfig{latency: time.Millisecond})
+		go serveJoin(b, server)
+		if err := client.Attach(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			got := make([]byte, 16)
+			if _, err := io.ReadFull(far[i], got); err != nil || string(got) != "before and after" {
+				t.Fatalf("stream %d: %q, %v", i, got, err)
+			}
+		}
+		if again := server.Stats().Retransmitted; again < n*10 {
+			t.Errorf("%d bytes were sent again, want %d at least", again, n*10)
+		}
 	})
 }
