@@ -8,7 +8,7 @@ import (
 )
 
 // memoryLook is how often a process looks whether it has memory to give back.
-const memoryLook = 3 * time.Second
+const memoryLook = 2 * time.Second
 
 // memorySlack is how much it keeps for the next visitor.
 const memorySlack = 8 << 20

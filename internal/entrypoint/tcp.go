@@ -21,9 +21,11 @@ type Config struct {
 
 // TCP is an entrypoint for plain connections.
 type TCP struct {
-	ln      *listener
-	aborted chan struct{}
-	abort   sync.Once
+	ln *listener
+
+	mu      sync.Mutex
+	aborted bool
+	abort   func() // ends the handlers' context, while Run runs
 }
 
 // ListenTCP opens the entrypoint; connections wait in the kernel until Run.
@@ -32,7 +34,7 @@ func ListenTCP(cfg Config) (*TCP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &TCP{ln: ln, aborted: make(chan struct{})}, nil
+	return &TCP{ln: ln}, nil
 }
 
 // Addr is the address that is listened on.
@@ -44,16 +46,9 @@ func (t *TCP) Addr() net.Addr { return t.ln.tcp.Addr() }
 func (t *TCP) Run(ctx context.Context, handle func(context.Context, *net.TCPConn)) error {
 	handling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	t.onAbort(cancel)
 	defer context.AfterFunc(ctx, func() { _ = t.Close() })()
-	returned := make(chan struct{})
-	var watch, handlers sync.WaitGroup
-	watch.Go(func() {
-		select {
-		case <-t.aborted:
-			cancel()
-		case <-returned:
-		}
-	})
+	var handlers sync.WaitGroup
 	err := t.accept(func(c *net.TCPConn) {
 		handlers.Go(func() {
 			defer t.ln.release()
@@ -62,9 +57,16 @@ func (t *TCP) Run(ctx context.Context, handle func(context.Context, *net.TCPConn
 	})
 	_ = t.Close()
 	handlers.Wait()
-	close(returned)
-	watch.Wait()
 	return err
+}
+
+func (t *TCP) onAbort(abort func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.abort = abort
+	if t.aborted {
+		abort()
+	}
 }
 
 func (t *TCP) accept(handle func(*net.TCPConn)) error {
@@ -86,5 +88,10 @@ func (t *TCP) Close() error { return t.ln.Close() }
 // Abort stops accepting and ends the context of all handlers.
 func (t *TCP) Abort() {
 	_ = t.Close()
-	t.abort.Do(func() { close(t.aborted) })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.aborted = true
+	if t.abort != nil {
+		t.abort()
+	}
 }
