@@ -79,9 +79,8 @@ func newCable(cfg cableConfig) (a, b *cableEnd) {
 	return c.ends[0], c.ends[1]
 }
 
-func (e *cableEnd) out() *way        { return &e.ways[e.side] }
-func (e *cableEnd) in() *way         { return &e.ways[1-e.side] }
-func (e *cableEnd) other() *cableEnd { return e.ends[1-e.side] }
+func (e *cableEnd) out() *way { return &e.ways[e.side] }
+func (e *cableEnd) in() *way  { return &e.ways[1-e.side] }
 
 func (e *cableEnd) Read(p []byte) (int, error) {
 	e.mu.Lock()

@@ -74,7 +74,7 @@ func TestTheDocumentsConversation(t *testing.T) {
 		}
 		p.send(fin(1, 20_000))
 		got := make([]byte, 20_001)
-		n, total := 0, 0
+		var n, total int
 		for err == nil {
 			n, err = st.Read(got)
 			total += n
