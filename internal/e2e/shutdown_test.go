@@ -94,6 +94,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 			if took := time.Since(begin); took > 3*time.Second {
 				t.Errorf("%v twice: ended after %v", ending.signal, took)
 			}
+			c.kill(t) // it would wait for the server to come back, and the connection with it
 		})
 	}
 }
