@@ -67,8 +67,8 @@ func TestFiguresOfASessionAfterACut(t *testing.T) {
 	}
 	out := must(t, program{argv: []string{culvert(), "status", "--url", "wss://" + s.control, "--token-file", s.state + "/token"}})
 	t.Logf("culvert status:\n%s", out)
-	for _, want := range []string{"links", "resumes", "rtt"} {
-		if !strings.Contains(strings.ToLower(out), want) {
+	for _, want := range []string{"Links", "Resumes", "Round Trip"} {
+		if !strings.Contains(out, want) {
 			t.Errorf("culvert status does not show %s", want)
 		}
 	}

@@ -47,10 +47,14 @@ func freezeOne(t *testing.T, freeze time.Duration, keeps bool) {
 	open := dialEcho(t, only)
 	open.echoes(t, patience)
 
-	tcp := startVisits(t, 400, func() visit { return visitLedger(tunnel, answerTime) })
-	web := startVisits(t, 100, func() visit { return visitHTTP(s.data, answerTime) })
+	perSecond := 400
+	if raceEnabled {
+		perSecond = 80 // the detector makes a connection ten times as dear
+	}
+	tcp := startVisits(t, perSecond, func() visit { return visitLedger(tunnel, answerTime) })
+	web := startVisits(t, perSecond/4, func() visit { return visitHTTP(s.data, answerTime) })
 	until(t, "both clients carry both", func() bool {
-		return min(a.total.Load(), b.total.Load(), webA.total.Load(), webB.total.Load()) > 50
+		return min(a.total.Load(), b.total.Load(), webA.total.Load(), webB.total.Load()) > 20
 	})
 	frozen := time.Now()
 	freezing.signal(t, syscall.SIGSTOP)
@@ -58,7 +62,7 @@ func freezeOne(t *testing.T, freeze time.Duration, keeps bool) {
 	freezing.signal(t, syscall.SIGCONT)
 	woken, had, webHad := time.Now(), b.total.Load(), webB.total.Load()
 	until(t, "the client that woke carries both again", func() bool {
-		return b.total.Load() > had+200 && webB.total.Load() > webHad+50
+		return b.total.Load() > had+50 && webB.total.Load() > webHad+10
 	})
 	t.Logf("the client carries both again %v after it woke", time.Since(woken))
 	if keeps {
@@ -71,7 +75,7 @@ func freezeOne(t *testing.T, freeze time.Duration, keeps bool) {
 // judge holds the visits to what is promised, and logs how they went.
 func judge(t *testing.T, plane string, visits []visit, frozen, woken time.Time, stays, freezes book) {
 	t.Helper()
-	var failed, late int
+	var failed, wrong, late int
 	var lastFailed, slowest, slowestLate time.Duration
 	for _, v := range visits {
 		a, b := stays.count(v.nonce), freezes.count(v.nonce)
@@ -85,7 +89,10 @@ func judge(t *testing.T, plane string, visits []visit, frozen, woken time.Time, 
 		if v.err != nil {
 			failed++
 			lastFailed = max(lastFailed, begun)
-			if begun > time.Second || begun < -answerTime {
+			if begun <= time.Second && begun >= -answerTime {
+				continue
+			}
+			if wrong++; wrong <= 5 {
 				t.Errorf("%s: a visit that began %v after the freeze failed after %v: %v", plane, begun, v.took, v.err)
 			}
 			continue
@@ -95,6 +102,9 @@ func judge(t *testing.T, plane string, visits []visit, frozen, woken time.Time, 
 			late++
 			slowestLate = max(slowestLate, v.took)
 		}
+	}
+	if wrong > 5 {
+		t.Errorf("%s: and %d more", plane, wrong-5)
 	}
 	t.Logf("%s: %d visits, %d failed, the last of those began %v after the freeze; slowest answer %v", plane, len(visits), failed, lastFailed, slowest)
 	t.Logf("%s: %d began later than 1 s after the freeze and before its end, their slowest answer took %v", plane, late, slowestLate)
