@@ -26,7 +26,6 @@ type user struct {
 	name   string
 
 	wrote, got atomic.Int64
-	once       sync.Once // gives the stream up
 	gaveUp     atomic.Bool
 
 	mu     sync.Mutex
@@ -126,14 +125,14 @@ func (u *user) giveUp() {
 	if n < int64(p.at) {
 		return
 	}
-	u.once.Do(func() {
-		u.gaveUp.Store(true)
-		if p.ending == resets {
-			_ = u.st.Reset()
-		} else {
-			_ = u.st.Close()
-		}
-	})
+	if !u.gaveUp.CompareAndSwap(false, true) { // a sync.Once is a mutex, which stops a bubble's clock
+		return
+	}
+	if p.ending == resets {
+		_ = u.st.Reset()
+	} else {
+		_ = u.st.Close()
+	}
 }
 
 func (u *user) write(ctx context.Context) {
