@@ -34,7 +34,7 @@ type Client struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Tunnels    []Tunnel          `json:"tunnels,omitempty"`
 	RTTMillis  float64           `json:"rttMillis"`
-	Links      int               `json:"links"` // connections in use; 0 while the client is out of reach
+	Links      int               `json:"links"`      // connections in use; 0 while the client is out of reach
 	Streams    int               `json:"streams"`    // open now
 	Resumes    int64             `json:"resumes"`    // losses of a connection that its streams have survived
 	Reconnects uint64            `json:"reconnects"` // since the client's process began

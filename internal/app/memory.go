@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -9,6 +10,10 @@ import (
 
 // memoryLook is how often a process looks whether it has memory to give back.
 const memoryLook = 2 * time.Second
+
+// collections is how many it takes: pools let go of what they hold at the second one, and each halves a stack that has
+// become too large.
+const collections = 3
 
 // memorySlack is how much it keeps for the next visitor.
 const memorySlack = 8 << 20
@@ -28,20 +33,22 @@ func giveBackMemory(ctx context.Context) {
 		}
 		now := readUsage()
 		least := min(now.held, last.least)
-		if now.collections == last.collections && now.held > least+memorySlack {
-			debug.FreeOSMemory() // what pools hold is let go of by the second collection
+		if now.cycles == last.cycles && now.held > least+memorySlack {
+			for range collections {
+				runtime.GC()
+			}
 			debug.FreeOSMemory()
 			now = readUsage()
 			least = now.held
 		}
-		last = usage{now.collections, now.held, least}
+		last = usage{now.cycles, now.held, least}
 	}
 }
 
 // usage is what the process has of the system.
 type usage struct {
-	collections, held uint64
-	least             uint64 // that it held since it was last given back
+	cycles, held uint64
+	least        uint64 // that it held since it was last given back
 }
 
 func readUsage() usage {

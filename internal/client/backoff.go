@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"time"
@@ -8,17 +9,23 @@ import (
 
 // backoff spaces attempts to connect: exponentially growing, with full jitter, so that many clients that lost one
 // server do not come back in step. The cap is what a server's return may go unnoticed.
-type backoff struct{ failures int }
+type backoff struct {
+	failures int
+	most     time.Duration // the longest wait; maxDelay if zero
+}
 
 const (
 	firstDelay = 250 * time.Millisecond
 	maxDelay   = 3 * time.Second
+
+	// pausedDelay is the longest wait while connections wait for a way to the server.
+	pausedDelay = time.Second
 )
 
 // ceiling is the longest that the next wait may be.
 func (b *backoff) ceiling() time.Duration {
 	d := firstDelay << min(b.failures, 10)
-	return min(d, maxDelay)
+	return min(d, cmp.Or(b.most, maxDelay))
 }
 
 // wait sleeps before the next attempt; false means that the context has ended.

@@ -101,7 +101,7 @@ func (k *keeper) session(ctx context.Context) error {
 // addLinks gives the session a link whenever it wants one: at once when it needs more, and again and again when it has
 // none, because its connections wait for one.
 func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
-	var b backoff
+	b := backoff{most: pausedDelay}
 	for {
 		select {
 		case <-s.Wants():
@@ -112,12 +112,15 @@ func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 		switch {
 		case err == nil:
 			b.reset()
+			k.failure = ""
 			k.log.Debug("another link", "links", s.Live())
 		case s.Live() > 0: // it can do without
 			k.log.Debug("no further link", "err", err)
 			b.wait(ctx)
+		case ctx.Err() != nil:
+			return
 		default:
-			k.log.Warn("connection lost, trying again", "err", err, "within", b.ceiling())
+			k.report(err, 0)
 			b.wait(ctx)
 			s.Want()
 		}
@@ -252,6 +255,10 @@ func (k *keeper) leave(s *tunnel.Session, open *connections, abort context.Cance
 	case <-timer.C:
 		k.log.Warn("connections were still open at the end of the drain", "streams", s.Streams()-1)
 		abort()
+	}
+	if s.Live() == 0 { // nobody is there to finish with
+		s.Close(nil)
+		return
 	}
 	finish, cancel := context.WithTimeout(context.Background(), max(finishTime, k.client.cfg.Drain-time.Since(begun)))
 	defer cancel()

@@ -26,6 +26,9 @@ func (s *Server) enter(c *session) (old *session, refused *tunnel.GoAway) {
 	if s.closing {
 		return nil, &tunnel.GoAway{Reason: tunnel.Shutdown, Detail: errStopping.Error()}
 	}
+	if s.byID[c.tunnel.ID()] != nil { // ids are random, and no secret
+		return nil, &tunnel.GoAway{Reason: tunnel.Rejected, Detail: "another session has this id"}
+	}
 	key := c.identity()
 	if old = s.sessions[key]; old != nil {
 		if refused := outdated(old.hello, c.hello); refused != nil {
@@ -72,7 +75,7 @@ func (s *Server) leave(c *session) {
 	defer s.mu.Unlock()
 	if s.sessions[c.identity()] == c {
 		delete(s.sessions, c.identity())
-		delete(s.byID, c.tunnel.ID())
+		delete(s.byID, c.tunnel.ID()) // its own: enter refuses another one's
 		s.cfg.Metrics.count(c, -1)
 	}
 }

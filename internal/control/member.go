@@ -32,6 +32,9 @@ const openTimeout = 10 * time.Second
 // Usable says that the client is within reach.
 func (m *member) Usable() bool { return m.session.tunnel.Live() > 0 }
 
+// Paused is closed while the client is out of reach.
+func (m *member) Paused() <-chan struct{} { return m.session.tunnel.Paused() }
+
 // Suspect says that the client owes an answer: others are to be tried first.
 func (m *member) Suspect() bool { return m.session.tunnel.Suspect() }
 

@@ -65,6 +65,7 @@ func (l *link) appendData(b []byte, start int) []byte {
 		st.schedule()
 	}
 	if sources > 0 {
+		l.carried = true
 		l.asks()
 	}
 	return b

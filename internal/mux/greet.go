@@ -225,8 +225,8 @@ func (l *link) greet(h header, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := a.refusal(); err != nil {
-		l.s.wait.Go(func() { l.s.end(err, closeLost) })
+	if a.status != Attached {
+		l.s.wait.Go(func() { l.s.end(a.refusal(), closeLost) })
 		return nil
 	}
 	l.greeted = true

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -53,10 +54,27 @@ func (l *link) beat() {
 		s.lose(l, fmt.Errorf("the peer has read nothing for %s", (now-l.health.writing).Round(time.Second)))
 		return
 	}
+	if s.outgrown(l) {
+		s.lose(l, errOutgrown)
+		return
+	}
 	s.resetStalled(now)
 	l.ping()
 	l.flushSoon()
 	l.timer.Reset(s.beatPause())
+}
+
+// outgrownTime is how long a link beyond the first one stays without carrying data.
+const outgrownTime = time.Minute
+
+var errOutgrown = errors.New("not needed any more")
+
+// outgrown says whether a link was added for a load that is over. Only the side that adds links takes them away.
+func (s *Session) outgrown(l *link) bool {
+	if l.carried {
+		l.carried, l.idleFrom = false, s.now()
+	}
+	return s.dialler && l != s.links[0] && s.now()-l.idleFrom >= outgrownTime
 }
 
 func (l *link) silence(now time.Duration) error {

@@ -45,6 +45,9 @@ type link struct {
 	ready   streamQueue // streams with bytes that may be sent
 	bulk    int         // bulk streams that send over the link
 
+	carried  bool          // data, since the last heartbeat
+	idleFrom time.Duration // since when it carries none
+
 	health  health
 	opens   []opened // without an answer, the oldest first; answered ones are removed late
 	barrier barrier
@@ -71,7 +74,8 @@ func newLink(s *Session, conn net.Conn, number uint32) *link {
 // add takes a link into use: it starts its reader and sends what waits for one. The caller holds s.mu.
 func (s *Session) add(l *link) {
 	l.live = true
-	l.heard.Store(int64(s.now()))
+	l.idleFrom = s.now()
+	l.heard.Store(int64(l.idleFrom))
 	s.links = append(s.links, l)
 	if len(s.links) == 1 {
 		s.up = make(chan struct{})

@@ -23,6 +23,7 @@ const (
 type streamQueue struct {
 	kind       which
 	head, tail *Stream
+	n          int
 }
 
 func (st *Stream) nextIn(k which) **Stream {
@@ -44,6 +45,7 @@ func (q *streamQueue) push(k which, st *Stream) {
 		*q.tail.nextIn(k) = st
 	}
 	q.tail = st
+	q.n++
 }
 
 // pop takes the first stream out, nil if there is none.
@@ -57,6 +59,7 @@ func (q *streamQueue) pop() *Stream {
 	if q.head == nil {
 		q.tail = nil
 	}
+	q.n--
 	*next = nil
 	st.queued &^= q.kind
 	return st

@@ -238,10 +238,10 @@ func (l *link) handle(h header, body []byte) error {
 // closedByPeer ends the session as the peer has. The caller holds the session's mutex.
 func (s *Session) closedByPeer(code closeCode, text string) {
 	err := ErrCut
-	switch {
-	case code == closeProtocol:
+	switch code {
+	case closeProtocol:
 		err = fmt.Errorf("%w: it says that this side broke the protocol: %q", ErrCut, text)
-	case code == closeLost:
+	case closeLost:
 		err = fmt.Errorf("%w: it waited too long for a link", ErrCut)
 	}
 	s.wait.Go(func() { s.end(err, closeDone) })
@@ -257,7 +257,7 @@ func (s *Session) handleStream(l *link, h header, body []byte) error {
 		if err != nil {
 			return err
 		}
-		return s.wasReset(h.stream, resetCode(code), text)
+		return s.wasReset(l, h.stream, resetCode(code), text)
 	}
 	st, err := s.table.find(h.stream)
 	if st == nil {
@@ -363,10 +363,12 @@ func (s *Session) refuse(l *link, id uint64) error {
 // maxControl is how much of the mux's own answers may wait for a peer that does not read them.
 const maxControl = 1 << 20
 
+var errUnread = errors.New("it does not read the answers that it asks for")
+
 // say sends a frame of a stream that is not there.
 func (l *link) say(kind frameType, id uint64, code uint8) error {
 	if len(l.control) > maxControl {
-		return errors.New("it does not read the answers that it asks for")
+		return errUnread
 	}
 	at := len(l.control)
 	l.control = appendCoded(l.control, kind, id, code, "")
@@ -374,12 +376,16 @@ func (l *link) say(kind frameType, id uint64, code uint8) error {
 	return nil
 }
 
-// wasReset ends a stream as the peer has. The caller holds the session's mutex.
-func (s *Session) wasReset(id uint64, code resetCode, text string) error {
+// wasReset ends a stream as the peer has. What the stream owed stays where it is until the link sends. The caller holds the
+// session's mutex.
+func (s *Session) wasReset(l *link, id uint64, code resetCode, text string) error {
 	st := s.table.all[id]
 	if st == nil {
 		_, err := s.table.sawOpen(id) // an OPEN that comes later is void
 		return err
+	}
+	if t := &s.table; l.urgent.n > t.own+2*t.peersMax+1024 {
+		return errUnread
 	}
 	if text != "" {
 		text = ": " + text
@@ -396,7 +402,7 @@ func (st *Stream) wasReceived() {
 	}
 	st.heard = true
 	st.meta = nil
-	close(st.received)
+	happened(&st.received)
 	st.moveIfQuiet()
 }
 
@@ -407,7 +413,8 @@ func (st *Stream) wasDecided(code uint8, detail string) {
 	}
 	if code == 0 {
 		st.decided = true
-		close(st.result)
+		happened(&st.result)
+		st.receive.readable.Broadcast()
 		return
 	}
 	st.code = code

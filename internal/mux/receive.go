@@ -75,9 +75,10 @@ func (s *Session) data(l *link, id, off uint64, p []byte) error {
 		return nil // the peer sends it again
 	}
 	st, err := s.table.find(id)
-	if st == nil {
+	if st == nil || st.failed() {
 		return err
 	}
+	l.carried = true
 	h := &st.receive
 	end := off + uint64(len(p))
 	switch {
@@ -93,7 +94,7 @@ func (s *Session) data(l *link, id, off uint64, p []byte) error {
 	p = p[h.received-off:]
 	off, h.received = h.received, end
 	switch {
-	case h.discard || st.err != nil:
+	case h.discard:
 		st.dropRest()
 	case h.push != nil && h.push.direct(st):
 		s.pushDirect(st, off, p)
@@ -190,6 +191,8 @@ func (s *Session) leastRTT() time.Duration {
 func (st *Stream) finish(at uint64) error {
 	h := &st.receive
 	switch {
+	case st.failed(): // what was dropped must not look complete
+		return nil
 	case h.fin && h.finAt != at, !h.fin && at != h.received:
 		return fmt.Errorf("stream %d: its end is at %d, %d came", st.id, at, h.received)
 	case h.fin:

@@ -149,10 +149,14 @@ func (s *Session) resumed(l *link, body []byte) error {
 	if !l.live {
 		return nil
 	}
-	s.counters.resumes++
+	resumed := false
 	for _, st := range s.table.all {
 		if st.link != nil || st.err != nil || !slices.Contains(lost, st.lostLink) {
 			continue
+		}
+		if !resumed {
+			resumed = true
+			s.counters.resumes++
 		}
 		e, known := entries[st.id]
 		if err := st.resume(e, known); err != nil {

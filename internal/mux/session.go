@@ -75,12 +75,12 @@ type Session struct {
 	started     time.Time
 	local, peer net.Addr // of the first link
 
-	wants     chan struct{} // a link is wanted; holds one
-	changed   chan struct{} // the number of links changed; holds one
-	arrivals  chan struct{} // accepted is not empty; holds one
-	ended     chan struct{} // closed once err is set
+	wants     chan struct{}  // a link is wanted; holds one
+	changed   chan struct{}  // the number of links changed; holds one
+	arrivals  chan struct{}  // accepted is not empty; holds one
+	ended     chan struct{}  // closed once err is set
 	wait      sync.WaitGroup // goroutines and connections, and the session until its end
-	resumeEnd *time.Timer // ends a session that has no link; runs while there is none
+	resumeEnd *time.Timer    // ends a session that has no link; runs while there is none
 
 	mu    sync.Mutex // guards all below, the links' and the streams' state; never held over I/O
 	err   error      // why the session ended; set once
@@ -208,11 +208,6 @@ func (s *Session) end(cause error, code closeCode) {
 	close(s.ended)
 	s.mu.Unlock()
 	s.wait.Done()
-}
-
-// violated ends the session because the peer broke the protocol.
-func (s *Session) violated(format string, args ...any) {
-	s.end(fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...)), closeProtocol)
 }
 
 // Done is closed when the session has ended.

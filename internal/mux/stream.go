@@ -58,15 +58,13 @@ type Stream struct {
 	own  bool   // this side opened it
 	meta []byte // of the OPEN; the opener's too until it is received
 
-	// The opener's wait for the peer; nil at the acceptor.
-	received chan struct{}
-	result   chan struct{}
-
 	writing sync.Mutex // one Write at a time
 
 	// All below is guarded by the session's mutex.
-	heard     bool  // received is closed
-	decided   bool  // result is closed, or the acceptor has decided
+	received  chan struct{} // the opener's wait for the peer; replaced by past, not to be held for the stream's life
+	result    chan struct{}
+	heard     bool  // received is past
+	decided   bool  // result is past, or the acceptor has decided
 	left      bool  // its user has closed it
 	dropped   bool  // it is out of the session's table
 	err       error // why it failed; nil while it goes on, and after an orderly end
@@ -108,16 +106,37 @@ func newStream(s *Session, id uint64) *Stream {
 func (st *Stream) Meta() []byte { return st.meta }
 
 // Received is closed when the peer's mux has the open.
-func (st *Stream) Received() <-chan struct{} { return st.received }
+func (st *Stream) Received() <-chan struct{} {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	return st.received
+}
 
 // Decided is closed when the result is there, or the stream was lost before it.
-func (st *Stream) Decided() <-chan struct{} { return st.result }
+func (st *Stream) Decided() <-chan struct{} {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	return st.result
+}
+
+// past is the channel of what has happened.
+var past = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// happened closes a channel that somebody may wait for, and lets go of it.
+func happened(c *chan struct{}) {
+	close(*c)
+	*c = past
+}
 
 // Result waits for the peer's decision: nil when it accepted, a *Refusal, an error with ErrLost in its chain, or the
 // context's error. Only a *Refusal certifies that no written byte went anywhere.
 func (st *Stream) Result(ctx context.Context) error {
 	select {
-	case <-st.result:
+	case <-st.Decided():
 		st.s.mu.Lock()
 		defer st.s.mu.Unlock()
 		if st.code == 0 && st.decided {
@@ -166,9 +185,6 @@ func (st *Stream) decide(code uint8, detail string) error {
 
 // Read reads the peer's bytes. At the opener it waits for the result first.
 func (st *Stream) Read(p []byte) (int, error) {
-	if st.result != nil {
-		<-st.result // ends with the session at the latest
-	}
 	h := &st.receive
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
@@ -178,10 +194,12 @@ func (st *Stream) Read(p []byte) (int, error) {
 			st.consumed(n)
 			return n, nil
 		}
+		undecided := st.own && !st.decided // it will be, with the session's end at the latest
 		switch {
 		case h.discard:
 			return 0, net.ErrClosed
-		case h.ended():
+		case undecided && !h.deadline.over:
+		case !undecided && h.ended():
 			st.consumeFin()
 			return 0, io.EOF
 		case st.err != nil:
@@ -356,9 +374,12 @@ func (st *Stream) fail(cause error) {
 	st.pushOn()
 }
 
+// failed says that the stream has ended with an error, for this side.
+func (st *Stream) failed() bool { return st.err != nil }
+
 // answer closes the opener's channels when the stream has failed. The caller holds the session's mutex.
 func (st *Stream) answer() {
-	if st.result == nil || st.decided {
+	if !st.own || st.decided {
 		return
 	}
 	st.decided = true
@@ -368,7 +389,7 @@ func (st *Stream) answer() {
 			st.err = fmt.Errorf("%w: %w", ErrLost, noEOF(st.err))
 		}
 	}
-	close(st.result)
+	happened(&st.result)
 }
 
 // answeredOpen says whether the peer's mux has the open, or nobody waits for that any more.

@@ -82,7 +82,8 @@ func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
 			p.forget(m) // what is kept may not be used; the new dial says why
 		}
 		a := &attempt{visit: f.candidates.Visit(&f.visit, i)}
-		res, err := p.of(m).RoundTrip(a.request(req, f))
+		again := i+1 < f.candidates.Len() && f.body == nil && safe(req.Method)
+		res, err := withinReach(m, again, a, a.request(req, f), p.of(m).RoundTrip)
 		if err == nil {
 			return res, nil
 		}

@@ -41,7 +41,8 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 
 // EndOfRead says what an end of data is that was read from the descriptor: io.EOF, or that the connection was reset.
 func (c *tcpConn) EndOfRead() error {
-	if !c.ended.Load() && wasReset(c.halfCloser) {
+	// Asked again afterwards: an end of this side, meanwhile, is what may have completed the close.
+	if !c.ended.Load() && wasReset(c.halfCloser) && !c.ended.Load() {
 		return &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: syscall.ECONNRESET}
 	}
 	return io.EOF
