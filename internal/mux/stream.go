@@ -128,7 +128,9 @@ var past = func() chan struct{} {
 
 // happened closes a channel that somebody may wait for, and lets go of it.
 func happened(c *chan struct{}) {
-	close(*c)
+	if *c != nil {
+		close(*c)
+	}
 	*c = past
 }
 
