@@ -54,18 +54,19 @@ type absence struct {
 
 // roundPlan is all that chance decides about a round, beside the goroutines' order.
 type roundPlan struct {
-	seed    uint64
-	links   int
-	resume  time.Duration
-	budget  int64
-	carrier bool // the links take buffers over, and tell how much they hold
-	cables  []cableConfig
-	latency time.Duration
-	slow    time.Duration // the longest pause
-	grow    time.Duration // how often the client adds a link that it has not
-	away    absence
-	lethal  bool // the absence outlasts the resume window
-	streams []streamPlan
+	seed     uint64
+	links    int
+	resume   time.Duration
+	budget   int64
+	carrier  bool // the links take buffers over, and tell how much they hold
+	cables   []cableConfig
+	latency  time.Duration
+	slow     time.Duration // the longest pause
+	patience time.Duration // how long the round may take
+	grow     time.Duration // how often the client adds a link that it has not
+	away     absence
+	lethal   bool // the absence outlasts the resume window
+	streams  []streamPlan
 }
 
 func (p *roundPlan) String() string {
@@ -77,6 +78,7 @@ func (p *roundPlan) String() string {
 type conditions struct {
 	faults   []fault
 	slow     time.Duration // the longest pause
+	patience time.Duration // how long a round may take on its clock
 	absences bool
 	mostSize int
 }
@@ -84,13 +86,14 @@ type conditions struct {
 func newRoundPlan(seed uint64, in conditions) *roundPlan {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	p := &roundPlan{
-		seed:    seed,
-		links:   1 + rng.IntN(4),
-		resume:  30 * time.Second,
-		budget:  []int64{0, 1 << 20, 64 << 20}[rng.IntN(3)],
-		carrier: rng.IntN(2) == 0,
-		slow:    in.slow,
-		grow:    in.slow * time.Duration(1+rng.IntN(20)),
+		seed:     seed,
+		links:    1 + rng.IntN(4),
+		resume:   30 * time.Second,
+		budget:   []int64{0, 1 << 20, 64 << 20}[rng.IntN(3)],
+		carrier:  rng.IntN(2) == 0,
+		slow:     in.slow,
+		patience: in.patience,
+		grow:     in.slow * time.Duration(1+rng.IntN(20)),
 	}
 	if in.absences {
 		p.latency = time.Duration(rng.IntN(4)) * 7 * time.Millisecond

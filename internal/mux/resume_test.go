@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"context"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -315,5 +316,30 @@ func TestManyStreamsGoOn(t *testing.T) {
 		if again := server.Stats().Retransmitted; again < n*10 {
 			t.Errorf("%d bytes were sent again, want %d at least", again, n*10)
 		}
+	})
+}
+
+// TestANumberRunsOnce opens a stream again, while it lives and after its end.
+func TestANumberRunsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s := dialTo(t, mux.Config{}, newSession())
+		p.send(asks(1, 1<<20, "m"), asks(1, 1<<20, "m"))
+		st, err := s.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = st.Confirm()
+		p.expect(tReceived, 1)
+		p.expect(tResult, 1)
+		p.send(reset(1, 0, ""), asks(1, 1<<20, "again"))
+		if f := p.expectAmong(tReset, 1); f.body[0] != 1 {
+			t.Errorf("got %s, want code 1: no such stream", f)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if st, err := s.Accept(ctx); err == nil {
+			t.Errorf("accepted again: %q", st.Meta())
+		}
+		_ = st.Close()
 	})
 }

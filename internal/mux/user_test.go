@@ -455,6 +455,12 @@ func (p *socketPeers) source(s *source) (io.Reader, func()) {
 
 func (p *socketPeers) sink(s *sink) (net.Conn, func()) {
 	near, far := p.pair()
+	for _, c := range []net.Conn{near, far} { // so that not everything fits
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetWriteBuffer(16 << 10)
+			_ = tcp.SetReadBuffer(32 << 10)
+		}
+	}
 	var drained sync.WaitGroup
 	drained.Go(func() {
 		drain(far, s)
