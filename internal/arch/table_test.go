@@ -11,8 +11,9 @@ type row struct {
 func table() []row {
 	return []row{
 		// Level 0: knows nothing of the rest.
-		{"mux", nil},
-		{"cork", nil},
+		{"nowait", nil},
+		{"mux", []string{"nowait"}},
+		{"cork", []string{"nowait"}},
 		{"hostname", nil},
 		{"auth", []string{"hostname"}},
 		{"forwardproxy", []string{"cork"}},

@@ -27,6 +27,7 @@ type Conn struct {
 	in input
 
 	writing sync.Mutex
+	out     output
 	corked  bool
 	held    *[gathered]byte // nil unless something is held back
 	holds   int             // bytes of it
@@ -40,6 +41,7 @@ func New(c net.Conn) *Conn {
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			k.in.open(raw, c)
+			k.out.open(raw, c)
 		}
 	}
 	return k
@@ -131,8 +133,12 @@ func (c *Conn) flush() error {
 
 // send writes p. The caller has the lock.
 func (c *Conn) send(p []byte) (n int, err error) {
-	if c.failed == nil {
+	switch {
+	case c.failed != nil:
+	case c.out.wait == nil:
 		n, c.failed = c.Conn.Write(p)
+	default:
+		n, c.failed = c.out.write(p)
 	}
 	return n, c.failed
 }

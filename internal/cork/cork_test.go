@@ -29,6 +29,27 @@ func (c *counted) Write(p []byte) (int, error) {
 	return c.TCPConn.Write(p)
 }
 
+func (c *counted) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.TCPConn.SyscallConn()
+	r := &countedRaw{RawConn: raw}
+	r.counting = func(fd uintptr) bool {
+		c.writes.Add(1)
+		return r.f(fd)
+	}
+	return r, err
+}
+
+// countedRaw counts each time that the descriptor is given to be written.
+type countedRaw struct {
+	syscall.RawConn
+	f, counting func(fd uintptr) bool
+}
+
+func (r *countedRaw) Write(f func(fd uintptr) bool) error {
+	r.f = f
+	return r.RawConn.Write(r.counting)
+}
+
 // pair is a corked connection on loopback and its far end.
 func pair(t testing.TB) (near *Conn, below *counted, far *net.TCPConn) {
 	t.Helper()

@@ -3,11 +3,12 @@
 package cork
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
 	"syscall"
+
+	"culvert/internal/nowait"
 )
 
 // open makes the input read the descriptor of raw, which belongs to conn.
@@ -24,10 +25,7 @@ func (in *input) attempt(fd uintptr) bool {
 		borrowed = reading.Get().(*[readAhead]byte)
 		into = borrowed[:]
 	}
-	n, err := syscall.Read(int(fd), into)
-	for errors.Is(err, syscall.EINTR) {
-		n, err = syscall.Read(int(fd), into)
-	}
+	n, again, err := nowait.Read(fd, into)
 	if borrowed != nil {
 		if n > 0 {
 			in.ahead, in.begin, in.end = borrowed, 0, n
@@ -36,7 +34,7 @@ func (in *input) attempt(fd uintptr) bool {
 		}
 	}
 	switch {
-	case errors.Is(err, syscall.EAGAIN):
+	case again:
 		return false
 	case err != nil:
 		in.err = &net.OpError{

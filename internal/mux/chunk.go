@@ -131,4 +131,4 @@ var batches = sync.Pool{New: func() any { return &batchBuffer{make([]byte, 0, ma
 // readBuffers are what links read into while they are busy.
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
-const readSize = 64 << 10
+const readSize = 128 << 10

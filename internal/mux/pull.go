@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"syscall"
+
+	"culvert/internal/nowait"
 )
 
 // ending is a source that knows more of an end of data than its descriptor: io.EOF, or that it was aborted.
@@ -64,7 +66,7 @@ type puller struct {
 func newPuller(src io.Reader) *puller {
 	p := &puller{src: src}
 	sc, ok := src.(syscall.Conn)
-	if !ok || !canTryRead {
+	if !ok || !nowait.Works {
 		return p
 	}
 	raw, err := sc.SyscallConn()
@@ -74,7 +76,7 @@ func newPuller(src io.Reader) *puller {
 	p.raw = raw
 	p.f = func(fd uintptr) bool {
 		c := newChunk(chunkLarge)
-		n, again, err := tryRead(fd, c.buf[:chunkLarge])
+		n, again, err := nowait.Read(fd, c.buf[:chunkLarge])
 		if again {
 			c.release()
 			return false

@@ -3,6 +3,8 @@ package mux
 import (
 	"net"
 	"syscall"
+
+	"culvert/internal/nowait"
 )
 
 // push is a stream's bytes on their way to a connection.
@@ -140,7 +142,7 @@ type tryWriter struct {
 // newTryWriter is nil for a connection that has no descriptor.
 func newTryWriter(c net.Conn) *tryWriter {
 	sc, ok := c.(syscall.Conn)
-	if !ok || !canTryWrite {
+	if !ok || !nowait.Works {
 		return nil
 	}
 	raw, err := sc.SyscallConn()
@@ -149,7 +151,7 @@ func newTryWriter(c net.Conn) *tryWriter {
 	}
 	w := &tryWriter{raw: raw}
 	w.f = func(fd uintptr) bool {
-		w.n, w.err = tryWrite(fd, w.p)
+		w.n, _, w.err = nowait.Write(fd, w.p)
 		return true
 	}
 	return w

@@ -117,7 +117,7 @@ func (st *Stream) consumed(n int) {
 		st.ackLate()
 		return
 	}
-	if h.consumed+uint64(h.window) >= h.limit+uint64(h.window)/4 {
+	if h.consumed+uint64(h.window) >= h.limit+h.worthTelling() {
 		st.adapt()
 		h.limit = max(h.limit, h.consumed+uint64(h.window))
 		st.charge()
@@ -126,6 +126,15 @@ func (st *Stream) consumed(n int) {
 		return
 	}
 	st.ackLate()
+}
+
+// worthTelling is how much credit is returned at a time: a quarter of a window that has grown, because the path is long and
+// must not run dry; half of the first one, because there each WINDOW costs what many bytes do.
+func (h *receiveHalf) worthTelling() uint64 {
+	if h.window > firstWindow {
+		return uint64(h.window) / 4
+	}
+	return uint64(h.window) / 2
 }
 
 // flushLate is flushSoon for a link that may not be there.

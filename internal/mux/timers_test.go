@@ -293,8 +293,8 @@ func TestSmallAmountsAreAcknowledgedTogether(t *testing.T) {
 	})
 }
 
-// TestCreditComesBackAtAQuarter reads a window's quarter and sees WINDOW without a delay.
-func TestCreditComesBackAtAQuarter(t *testing.T) {
+// TestCreditComesBackAtHalfAWindow reads half of the first window and sees WINDOW without a delay.
+func TestCreditComesBackAtHalfAWindow(t *testing.T) {
 	roles(t, mux.Config{}, func(t *testing.T, p peer, s *mux.Session, first uint64) {
 		p.send(asks(first, 1<<20, "m"))
 		limit := number(p.expect(tReceived, first).body)
@@ -308,15 +308,16 @@ func TestCreditComesBackAtAQuarter(t *testing.T) {
 		_ = st.Confirm()
 		p.expect(tResult, first)
 		p.send(data(first, 0, make([]byte, 64<<10)))
+		p.send(data(first, 64<<10, make([]byte, 64<<10)))
 		begun := time.Now()
-		if _, err := io.ReadFull(st, make([]byte, 64<<10)); err != nil {
+		if _, err := io.ReadFull(st, make([]byte, 128<<10)); err != nil {
 			t.Fatal(err)
 		}
 		f := p.expectType(tWindow)
 		if took := time.Since(begun); took != 0 {
 			t.Errorf("credit came after %s, want at once", took)
 		}
-		if acked, limit := number(f.body), number(f.body[8:]); acked != 64<<10 || limit < 64<<10+256<<10 {
+		if acked, limit := number(f.body), number(f.body[8:]); acked != 128<<10 || limit < 128<<10+256<<10 {
 			t.Errorf("acked %d, limit %d", acked, limit)
 		}
 		_ = st.Reset()

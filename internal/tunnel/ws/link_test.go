@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,27 @@ type counted struct {
 func (c *counted) Write(p []byte) (int, error) {
 	c.writes.Add(1)
 	return c.TCPConn.Write(p)
+}
+
+func (c *counted) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.TCPConn.SyscallConn()
+	r := &countedRaw{RawConn: raw}
+	r.counting = func(fd uintptr) bool {
+		c.writes.Add(1)
+		return r.f(fd)
+	}
+	return r, err
+}
+
+// countedRaw counts each time that the descriptor is given to be written.
+type countedRaw struct {
+	syscall.RawConn
+	f, counting func(fd uintptr) bool
+}
+
+func (r *countedRaw) Write(f func(fd uintptr) bool) error {
+	r.f = f
+	return r.RawConn.Write(r.counting)
 }
 
 // link is a connection as it is used: WebSocket over TLS over a cork over a socket.
