@@ -34,7 +34,7 @@ func (s *Server) enter(c *session) (old *session, refused *tunnel.GoAway) {
 		if refused := outdated(old.hello, c.hello); refused != nil {
 			return nil, refused
 		}
-		old.log.Info("session gives way to a newer one of the same instance", "by", c.remote)
+		old.log.Info("session gives way to a newer one of the same instance", "by", c.address())
 		s.cfg.Metrics.count(old, -1)
 	}
 	s.sessions[key] = c

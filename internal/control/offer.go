@@ -9,11 +9,11 @@ import (
 	"culvert/internal/upstream"
 )
 
-// publish decides on each of a client's offers and makes the accepted ones reachable.
-func (s *Server) publish(c *session) []tunnel.Answer {
-	answers := make([]tunnel.Answer, len(c.hello.Offers))
+// publish decides on each of some offers of a client's and makes the accepted ones reachable.
+func (s *Server) publish(c *session, offers []tunnel.Offer) []tunnel.Answer {
+	answers := make([]tunnel.Answer, len(offers))
 	seen := make(map[tunnel.Name]bool)
-	for i, offer := range c.hello.Offers {
+	for i, offer := range offers {
 		answers[i].Tunnel = offer.Tunnel
 		address, err := s.publishOne(c, offer, seen)
 		if err != nil {
@@ -54,7 +54,7 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 		p.Withdraw()
 		return "", errReplaced
 	}
-	c.published = append(c.published, published{name: name, upstream: show(offer), Publication: p})
+	c.published = append(c.published, published{name, offer, p})
 	return p.Address(), nil
 }
 

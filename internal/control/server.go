@@ -65,7 +65,8 @@ type Server struct {
 	refusals refusals
 
 	mu       sync.Mutex
-	closing  bool
+	closing  bool                            // no new sessions
+	stopped  bool                            // no new links of old ones either
 	arriving map[net.Conn]context.CancelFunc // have not said hello yet
 	sessions map[identity]*session
 	byID     map[mux.SessionID]*session // those of sessions, for links that join
@@ -98,7 +99,7 @@ func (s *Server) Run(ctx context.Context) error {
 // stop ends all sessions and waits for them.
 func (s *Server) stop() {
 	s.mu.Lock()
-	s.closing = true
+	s.closing, s.stopped = true, true
 	arriving := slices.Collect(maps.Values(s.arriving))
 	s.mu.Unlock()
 	for _, abort := range arriving {
@@ -205,14 +206,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.start(conn, bearer, strings.Clone(r.RemoteAddr))
 }
 
-// begin counts a session that is to be started, unless the server takes no more.
+// begin counts a connection that is to be received, unless the server takes no more. One that is going down still takes
+// those of sessions that it has.
 func (s *Server) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closing {
+	if !s.stopped {
 		s.wait.Add(1) // before Run can wait
 	}
-	return !s.closing
+	return !s.stopped
 }
 
 // start starts a session that begin has counted.
@@ -235,7 +237,7 @@ func (s *Server) receive(conn net.Conn, bearer *auth.Bearer, remote string) (*se
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
 	s.mu.Lock()
-	closing := s.closing
+	stopped := s.stopped
 	s.arriving[conn] = cancel
 	s.mu.Unlock()
 	arrived := func() {
@@ -244,7 +246,7 @@ func (s *Server) receive(conn net.Conn, bearer *auth.Bearer, remote string) (*se
 		s.mu.Unlock()
 	}
 	defer arrived()
-	if closing {
+	if stopped {
 		return nil, errors.Join(errStopping, conn.Close())
 	}
 	g, err := mux.Greet(conn, tunnel.HelloTimeout)
@@ -286,6 +288,7 @@ func (s *Server) join(g *mux.Greeting, id mux.SessionID, bearer *auth.Bearer, re
 	if err := g.Join(c.tunnel.Session); err != nil {
 		return fmt.Errorf("join from %s: %w", remote, err)
 	}
+	c.movedTo(remote)
 	c.log.Debug("client has another link", "from", remote)
 	return nil
 }
@@ -325,7 +328,7 @@ func (s *Server) admit(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Beare
 		awaitEnd(t, goAwayGrace)
 		return nil, refused
 	}
-	answers := s.publish(c)
+	answers := s.publish(c, hello.Offers)
 	if old != nil { // only now, so that no visitor meets a tunnel without a member
 		s.end(old, evicted(old.hello, c.hello), errReplaced)
 	}

@@ -14,13 +14,14 @@ type session struct {
 	tunnel *tunnel.Session
 	hello  tunnel.Hello
 	bearer *auth.Bearer
-	remote string
 	since  time.Time
 	log    *slog.Logger
 
-	paused bool // it has no link; serve's alone
+	paused  bool           // it has no link; serve's alone, as is missing
+	missing []tunnel.Offer // that were up before a pause and are not yet again
 
 	mu        sync.Mutex
+	remote    string // of the newest link
 	ending    bool // it has been told, or is being told
 	withdrawn bool
 	published []published
@@ -28,15 +29,24 @@ type session struct {
 
 // published is an offer that was accepted.
 type published struct {
-	name     tunnel.Name
-	upstream string // as the client shows it
+	name  tunnel.Name
+	offer tunnel.Offer
 	Publication
 }
+
+// republishPause is the time between attempts to put a tunnel up again that was up before a pause.
+const republishPause = 2 * time.Second
 
 // serve returns when the session has ended. While it has no link, its tunnels are withdrawn.
 func (c *session) serve(s *Server) {
 	for {
+		var again <-chan time.Time
+		if len(c.missing) > 0 && !c.paused {
+			again = time.After(republishPause)
+		}
 		select {
+		case <-again:
+			c.republish(s)
 		case g := <-c.tunnel.GoneAway():
 			c.log.Info("client is going away", "reason", g.Reason)
 			c.withdraw()
@@ -52,38 +62,63 @@ func (c *session) serve(s *Server) {
 func (c *session) follow(s *Server) {
 	live := c.tunnel.Live() > 0
 	switch {
+	case c.tunnel.Err() != nil: // serve sees to that
 	case !live && !c.paused:
 		c.paused = true
 		c.log.Info("client is out of reach; its connections wait for it")
-		c.retract()
+		c.missing = append(c.missing, c.retract()...)
 	case live && c.paused:
 		c.paused = false
-		if c.isWithdrawn() {
-			return
-		}
-		for _, a := range s.publish(c) {
-			if a.Refused != "" { // another client may have taken its place
-				c.log.Warn("tunnel is not up any more", "tunnel", a.Tunnel, "reason", a.Refused)
-			}
-		}
 		c.log.Info("client is back")
+		c.republish(s)
 	}
 }
 
-// retract takes the members out of their upstreams; publish may put them back.
-func (c *session) retract() {
+// republish puts up again what was up before a pause. What cannot be, because its port is taken for the moment, is tried
+// again.
+func (c *session) republish(s *Server) {
+	if c.isWithdrawn() {
+		c.missing = nil
+		return
+	}
+	offers := c.missing
+	c.missing = nil
+	for i, a := range s.publish(c, offers) {
+		if a.Refused != "" {
+			c.missing = append(c.missing, offers[i])
+		}
+	}
+}
+
+// retract takes the members out of their upstreams, and gives the offers that they stood for.
+func (c *session) retract() (offers []tunnel.Offer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.published {
 		p.Withdraw()
+		offers = append(offers, p.offer)
 	}
 	c.published = nil
+	return offers
 }
 
 func (c *session) isWithdrawn() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.withdrawn
+}
+
+// address is where the client's newest link comes from.
+func (c *session) address() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.remote
+}
+
+func (c *session) movedTo(remote string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remote = remote
 }
 
 // withdraw takes the client's members out of their upstreams, once. Open streams go on.
@@ -108,7 +143,7 @@ func (c *session) upstreams() []string {
 	defer c.mu.Unlock()
 	list := make([]string, len(c.published))
 	for i, p := range c.published {
-		list[i] = p.upstream
+		list[i] = show(p.offer)
 	}
 	return list
 }
@@ -116,7 +151,7 @@ func (c *session) upstreams() []string {
 func (c *session) info() Client {
 	stats := c.tunnel.Stats()
 	info := Client{
-		ID: c.hello.ID, Instance: c.hello.Instance, RemoteAddr: c.remote, Since: c.since, Labels: c.hello.Labels,
+		ID: c.hello.ID, Instance: c.hello.Instance, RemoteAddr: c.address(), Since: c.since, Labels: c.hello.Labels,
 		Upstreams: c.upstreams(), RTT: stats.RTT(), Links: len(stats.Links), Resumes: stats.Resumes, Reconnects: c.hello.Reconnects,
 		Streams: max(0, stats.Streams-1), // without the control stream
 	}

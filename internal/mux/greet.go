@@ -114,7 +114,8 @@ func (g *Greeting) Refuse(status Status, text string) {
 }
 
 // Attach adds a link to a session of this side's making: one more, or the one on which its streams go on. It owns conn.
-// An error with ErrUnknownSession in its chain means that the session has ended with it, because the peer does not know it.
+// An error with ErrUnknownSession in its chain means that whoever
+// answered does not know the session, which has ended with that if it had no other link.
 func (s *Session) Attach(ctx context.Context, conn net.Conn) error {
 	s.mu.Lock()
 	s.last++
@@ -177,7 +178,7 @@ func (s *Session) join(ctx context.Context, conn net.Conn, number uint32) (attac
 		return attached{}, err
 	}
 	if err := a.refusal(); err != nil {
-		if errors.Is(err, ErrUnknownSession) {
+		if errors.Is(err, ErrUnknownSession) && s.Live() == 0 { // else it may have been another server's word
 			s.end(err, closeLost)
 		}
 		return attached{}, err
