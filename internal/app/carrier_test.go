@@ -29,6 +29,8 @@ import (
 	"culvert/internal/cork"
 	"culvert/internal/entrypoint"
 	"culvert/internal/forwardproxy/proxytest"
+	"culvert/internal/mux"
+	"culvert/internal/tunnel"
 	carrier "culvert/internal/tunnel/tls"
 )
 
@@ -104,15 +106,25 @@ func TestClientsOfBareTLSThatAreRefusedAreCounted(t *testing.T) {
 	await(t, "the count", func() bool { return refused(t, s)["culvert_controlplane token"] == 1 })
 }
 
-func TestServerThatGoesDownTellsClientsOfBareTLS(t *testing.T) {
+// A server that goes down takes links of sessions that it has, and nobody else.
+func TestServerThatGoesDownTakesNoNewSession(t *testing.T) {
 	s, _ := startServer(t, serverConfig(t.TempDir()))
 	s.sessions.GoAway(t.Context())
 	d := carrier.Dial{
 		Addr: s.ControlAddr().String(), TLS: &tls.Config{InsecureSkipVerify: true}, Token: token, Timeout: 5 * time.Second,
 	}
-	var refusal *carrier.Refusal
-	if _, err := d.Connect(t.Context()); !errors.As(err, &refusal) || refusal.Status != carrier.GoingDown {
-		t.Errorf("got %v, want going down", err)
+	conn, err := d.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := mux.Client(conn, mux.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gone *tunnel.GoAway
+	_, _, err = tunnel.Connect(t.Context(), m, tunnel.Hello{ID: "a", Instance: "b"})
+	if !errors.As(err, &gone) || gone.Reason != tunnel.Shutdown {
+		t.Errorf("got %v, want that it is going down", err)
 	}
 }
 

@@ -15,8 +15,11 @@ const memoryLook = 2 * time.Second
 // become too large.
 const collections = 3
 
-// memorySlack is how much it keeps for the next visitor.
+// memorySlack is how much it keeps for the next visitor, or a quarter of what it needs, if that is more.
 const memorySlack = 8 << 20
+
+// memoryPause is the time between two times of giving back: each costs a few collections.
+const memoryPause = 30 * time.Second
 
 // giveBackMemory returns memory to the system when a busy time is over, until the context ends. The runtime does so
 // while it collects garbage, which a process that has nothing to do does not: what a thousand transfers took would
@@ -25,6 +28,7 @@ func giveBackMemory(ctx context.Context) {
 	tick := time.NewTicker(memoryLook)
 	defer tick.Stop()
 	last := readUsage()
+	var given time.Time
 	for {
 		select {
 		case <-tick.C:
@@ -33,7 +37,8 @@ func giveBackMemory(ctx context.Context) {
 		}
 		now := readUsage()
 		least := min(now.held, last.least)
-		if now.cycles == last.cycles && now.held > least+memorySlack {
+		if now.cycles == last.cycles && now.held > least+max(memorySlack, least/4) && time.Since(given) > memoryPause {
+			given = time.Now()
 			for range collections {
 				runtime.GC()
 			}

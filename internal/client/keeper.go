@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/url"
 	"sync"
 	"time"
@@ -58,14 +59,27 @@ func pauseAfter(err error) time.Duration {
 	}
 }
 
-// report logs a failure at warn the first time and when it changes, and at debug while it only repeats itself.
+// report tells the operator of a failure.
 func (k *keeper) report(err error, pause time.Duration) {
-	level := slog.LevelWarn
-	if err.Error() == k.failure {
-		level = slog.LevelDebug
+	k.log.Log(context.Background(), k.level(err), "not connected, trying again", "err", err, "within", pause+k.backoff.ceiling())
+}
+
+// level is warn for a failure that is news, and debug for one that only repeats itself.
+func (k *keeper) level(err error) slog.Level {
+	if newest := gist(err); newest != k.failure {
+		k.failure = newest
+		return slog.LevelWarn
 	}
-	k.failure = err.Error()
-	k.log.Log(context.Background(), level, "not connected, trying again", "err", err, "within", pause+k.backoff.ceiling())
+	return slog.LevelDebug
+}
+
+// gist is what of an error tells it from others: not the ports, which each attempt has anew.
+func gist(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 // session connects and serves until the session ends; the error says why it ended or did not begin.
@@ -102,6 +116,7 @@ func (k *keeper) session(ctx context.Context) error {
 // none, because its connections wait for one.
 func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 	b := backoff{most: pausedDelay}
+	failed := false
 	for {
 		select {
 		case <-s.Wants():
@@ -112,7 +127,10 @@ func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 		switch {
 		case err == nil:
 			b.reset()
-			k.failure = ""
+			if failed {
+				k.log.Info("connected again")
+			}
+			failed, k.failure = false, ""
 			k.log.Debug("another link", "links", s.Live())
 		case s.Live() > 0: // it can do without
 			k.log.Debug("no further link", "err", err)
@@ -120,7 +138,8 @@ func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 		case ctx.Err() != nil:
 			return
 		default:
-			k.report(err, 0)
+			failed = true
+			k.log.Log(ctx, k.level(err), "connection lost, trying again", "err", err, "within", b.ceiling())
 			b.wait(ctx)
 			s.Want()
 		}

@@ -22,7 +22,7 @@ type session struct {
 
 	mu        sync.Mutex
 	remote    string // of the newest link
-	ending    bool // it has been told, or is being told
+	ending    bool   // it has been told, or is being told
 	withdrawn bool
 	published []published
 }

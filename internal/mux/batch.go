@@ -135,7 +135,7 @@ func (l *link) remember(frame []byte) {
 // appendData appends at most room bytes of what the stream may send, and its FIN if that is next.
 func (st *Stream) appendData(b []byte, room int) []byte {
 	h := &st.send
-	n := min(room, h.sendable())
+	n := min(room, h.sendable(st.s.cfg.Budget))
 	if n > 0 {
 		b = appendDataHeader(b, st.id, h.sent, n)
 		b = h.copySent(b, n)
@@ -154,7 +154,7 @@ func (st *Stream) schedule() {
 	if st.link == nil || st.moving() {
 		return
 	}
-	if st.send.sendable() > 0 || st.send.finDue() {
+	if st.send.sendable(st.s.cfg.Budget) > 0 || st.send.finDue() {
 		st.link.ready.push(inReady, st)
 	}
 }

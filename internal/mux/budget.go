@@ -2,12 +2,13 @@ package mux
 
 import "sync/atomic"
 
-// Budget bounds the memory that the windows of all sessions of a process grant: what peers may send that nobody has read,
-// and what is kept for peers that have not acknowledged it. Each stream always gets leastWindow, so the bound is exceeded
-// by that much a stream once it is reached.
+// Budget bounds the memory that all sessions of a process have for data on its way. It holds for each of two things alone:
+// what peers have been granted to send before anybody reads it, and what is kept for peers that have not acknowledged it.
+// Each stream always gets leastWindow, so the bound is exceeded by that much a stream once it is reached.
 type Budget struct {
 	limit int64
-	used  atomic.Int64
+	used  atomic.Int64 // granted
+	kept  atomic.Int64
 }
 
 // NewBudget makes a budget of so many bytes.
@@ -35,6 +36,12 @@ func (b *Budget) take(n int64) bool {
 func (b *Budget) force(n int64) { b.used.Add(n) }
 
 func (b *Budget) give(n int64) { b.used.Add(-n) }
+
+// keep counts n bytes more, or less, that are kept for peers.
+func (b *Budget) keep(n int64) { b.kept.Add(n) }
+
+// full says that no more is to be kept than each stream's least.
+func (b *Budget) full() bool { return b.kept.Load() > b.limit-b.limit/8 }
 
 // short says that windows must not grow, and that idle memory is wanted back.
 func (b *Budget) short() bool { return b.used.Load() > b.limit-b.limit/8 }

@@ -37,14 +37,14 @@ func (st *Stream) measure(n int) {
 	} else if bulk {
 		st.setBulk(true)
 	}
-	if !st.send.dropped && st.send.queuedTo > st.send.sent && st.send.sendable() == 0 && r.blockedFrom == 0 {
+	if !st.send.dropped && st.send.queuedTo > st.send.sent && st.send.sendable(st.s.cfg.Budget) == 0 && r.blockedFrom == 0 {
 		r.blockedFrom = max(1, now)
 	}
 }
 
 // blocked marks since when a stream with bytes to send waits for its peer's window. The caller holds the session's mutex.
 func (st *Stream) blocked() {
-	if st.rate.blockedFrom == 0 && st.send.sendable() == 0 && st.send.queuedTo > st.send.sent {
+	if st.rate.blockedFrom == 0 && st.send.sendable(st.s.cfg.Budget) == 0 && st.send.queuedTo > st.send.sent {
 		st.rate.blockedFrom = max(1, st.s.now())
 	}
 }

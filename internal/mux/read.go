@@ -427,8 +427,9 @@ func (st *Stream) credit(acked, limit uint64) {
 	h := &st.send
 	h.limit = max(h.limit, limit)
 	h.ack(acked)
+	h.charge(st.s.cfg.Budget)
 	h.grow(st.s.cfg.Budget)
-	if h.sendable() > 0 {
+	if h.sendable(st.s.cfg.Budget) > 0 {
 		st.unblocked()
 		st.schedule()
 		st.link.flushLate() // it may be another link than the one that is read

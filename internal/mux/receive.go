@@ -28,7 +28,7 @@ type receiveHalf struct {
 	late    bool // an acknowledgement is due
 	push    *push
 
-	stalledAt   uint64        // consumed at the last look for stalled readers
+	stalledAt   uint64        // what this side's reader and the peer had taken, together, at the last look for stalled ones
 	stalledFrom time.Duration // when it was that first; 0: it was not
 }
 
@@ -255,21 +255,24 @@ func (st *Stream) dropRest() {
 // stalledTime is how long a user may leave bytes untouched while memory is short.
 const stalledTime = 60 * time.Second
 
-// resetStalled ends, while memory is short, the streams whose users have taken nothing of what is there for stalledTime.
+// resetStalled ends, while memory is short, the streams whose users, here or at the peer, have taken nothing of what is there
+// for stalledTime.
 // The caller holds the session's mutex.
 func (s *Session) resetStalled(now time.Duration) {
-	short := s.cfg.Budget.short()
+	short := s.cfg.Budget.short() || s.cfg.Budget.full()
 	if !short && !s.wasShort {
 		return
 	}
 	s.wasShort = short
 	for _, st := range s.table.all {
 		h := &st.receive
+		waits := h.consumed != h.received || st.send.acked != st.send.sent
+		taken := h.consumed + st.send.acked
 		switch {
 		case !short:
 			h.stalledFrom = 0
-		case st.err != nil || h.consumed == h.received || h.consumed != h.stalledAt || h.stalledFrom == 0:
-			h.stalledAt, h.stalledFrom = h.consumed, max(1, now)
+		case st.err != nil || !waits || taken != h.stalledAt || h.stalledFrom == 0:
+			h.stalledAt, h.stalledFrom = taken, max(1, now)
 		case now-h.stalledFrom >= stalledTime:
 			if l := st.reset(resetStalled, "", fmt.Errorf("%w: %s", ErrReset, resetStalled)); l != nil {
 				go l.flusher()

@@ -210,6 +210,7 @@ func (st *Stream) resume(e entry, known bool) error {
 		}
 		h.limit = max(h.limit, e.limit)
 		h.ack(e.received)
+		h.charge(s.cfg.Budget)
 		s.counters.retransmitted += h.rewind(h.acked)
 		st.restate()
 	}

@@ -13,6 +13,7 @@ type sendHalf struct {
 	limit    uint64 // the peer takes all below
 	allowed  int64  // how much may be sent and not acked: what this side is ready to keep; 0 means firstWindow
 	grownAt  uint64 // acked when allowed last grew
+	charged  int64  // to the budget, for what is kept
 	opened   bool   // OPEN was sent, for streams of this side
 	fin      bool   // queuedTo is the end
 	finSent  bool
@@ -32,16 +33,29 @@ const firstWindow = 256 << 10
 // leastWindow is what every stream is granted however short memory is.
 const leastWindow = 32 << 10
 
-func (h *sendHalf) most() uint64 {
-	return min(h.limit, h.acked+uint64(max(h.allowed, firstWindow)))
+// most is up to where may be sent: what the peer takes, and what this side is ready to keep for it.
+func (h *sendHalf) most(b *Budget) uint64 {
+	keep := uint64(max(h.allowed, firstWindow))
+	if b.full() {
+		keep = leastWindow
+	}
+	return min(h.limit, h.acked+keep)
+}
+
+// charge counts what is kept in the budget.
+func (h *sendHalf) charge(b *Budget) {
+	if d := h.kept.held - h.charged; d != 0 {
+		b.keep(d)
+		h.charged = h.kept.held
+	}
 }
 
 // sendable is how many bytes may go now.
-func (h *sendHalf) sendable() int {
+func (h *sendHalf) sendable(b *Budget) int {
 	if h.dropped {
 		return 0
 	}
-	to := min(h.queuedTo, h.most())
+	to := min(h.queuedTo, h.most(b))
 	if to <= h.sent {
 		return 0
 	}
@@ -53,7 +67,10 @@ func (h *sendHalf) finDue() bool {
 }
 
 // full says that a writer has to wait.
-func (h *sendHalf) full() bool { return h.queuedTo-h.sent >= unsentLimit }
+func (h *sendHalf) full(b *Budget) bool {
+	ahead := h.queuedTo - h.sent
+	return ahead >= unsentLimit || ahead > 0 && b.full()
+}
 
 // copySent appends the next n unsent bytes to b.
 func (h *sendHalf) copySent(b []byte, n int) []byte {
@@ -139,16 +156,14 @@ func (h *sendHalf) grow(b *Budget) {
 		return
 	}
 	now := max(h.allowed, firstWindow)
-	if now < maxWindow && b.take(now) {
+	if now < maxWindow && !b.full() {
 		h.allowed = 2 * now
 		h.grownAt = h.acked
 	}
 }
 
-// settle returns what grow took.
+// settle returns what charge counted, once all is dropped.
 func (h *sendHalf) settle(b *Budget) {
-	if h.allowed > firstWindow {
-		b.give(h.allowed - firstWindow)
-	}
+	h.charge(b)
 	h.allowed = 0
 }

@@ -249,6 +249,7 @@ func (st *Stream) enqueue(p []byte, c *chunk) error {
 	} else {
 		st.send.queue(p)
 	}
+	st.send.charge(s.cfg.Budget)
 	st.blocked()
 	st.schedule()
 	l := st.link.claim()
@@ -268,7 +269,7 @@ func (st *Stream) awaitRoom() error {
 			return net.ErrClosed
 		case st.send.deadline.over:
 			return os.ErrDeadlineExceeded
-		case !h.full():
+		case !h.full(st.s.cfg.Budget):
 			return nil
 		}
 		h.room.Wait()

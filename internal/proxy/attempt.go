@@ -19,9 +19,16 @@ type attempt struct {
 	before uint64 // its writes before this request
 	reused bool   // it carried other requests before
 
-	passed   atomic.Bool // something may have been written to a connection
-	answered atomic.Bool // some part of an answer was read
+	passed atomic.Bool  // something may have been written to a connection
+	state  atomic.Int32 // waiting, answered or abandoned
 }
+
+// The states of an attempt.
+const (
+	waiting   = 0
+	answered  = 1 // some part of an answer was read
+	abandoned = 2 // before any of it
+)
 
 type attemptKey struct{}
 
@@ -32,7 +39,7 @@ func (a *attempt) request(req *http.Request, f *flow) *http.Request {
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn:              a.gotConn,
 		PutIdleConn:          a.putIdleConn,
-		GotFirstResponseByte: func() { a.answered.Store(true) },
+		GotFirstResponseByte: func() { a.state.CompareAndSwap(waiting, answered) },
 	})
 	out := req.WithContext(context.WithValue(ctx, attemptKey{}, a))
 	if f.body != nil {
@@ -75,7 +82,7 @@ func (a *attempt) retriable(req *http.Request, f *flow, err error) bool {
 		return false
 	}
 	if a.sent() {
-		return f.body == nil && safe(req.Method) && !a.answered.Load()
+		return f.body == nil && safe(req.Method) && a.state.Load() != answered
 	}
 	// Nothing was written, so whoever read the body has stopped.
 	return f.body == nil || f.body.whole()

@@ -33,7 +33,7 @@ func withinReach(
 		defer close(watched)
 		select {
 		case <-p.Paused():
-			if !a.answered.Load() {
+			if a.state.CompareAndSwap(waiting, abandoned) {
 				cancel(errOutOfReach)
 			}
 		case <-sent:

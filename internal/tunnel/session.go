@@ -29,7 +29,7 @@ type Session struct {
 // Connect makes the client's side of a session: it sends the hello and waits for the welcome.
 // On failure the mux session is closed; an error that is a *GoAway is the server's refusal.
 func Connect(ctx context.Context, m *mux.Session, h Hello) (*Session, Welcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, HelloTimeout)
+	ctx, cancel := helloContext(ctx, m)
 	defer cancel()
 	var w Welcome
 	s, err := connect(ctx, m, h, &w)
@@ -38,6 +38,20 @@ func Connect(ctx context.Context, m *mux.Session, h Hello) (*Session, Welcome, e
 		return nil, Welcome{}, fmt.Errorf("hello: %w", err)
 	}
 	return s, w, nil
+}
+
+// helloContext bounds a handshake, which is not worth a wait for another link.
+func helloContext(ctx context.Context, m *mux.Session) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, HelloTimeout)
+	lost := m.Paused()
+	go func() {
+		select {
+		case <-lost:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 func connect(ctx context.Context, m *mux.Session, h Hello, w *Welcome) (*Session, error) {
@@ -67,13 +81,12 @@ func connect(ctx context.Context, m *mux.Session, h Hello, w *Welcome) (*Session
 // Accept makes the server's side of a session: it waits for the client's hello. The caller answers with Welcome, or
 // with GoAway and Close. On failure the mux session is closed.
 func Accept(ctx context.Context, m *mux.Session) (*Session, Hello, error) {
-	ctx, cancel := context.WithTimeout(ctx, HelloTimeout)
+	ctx, cancel := helloContext(ctx, m)
 	defer cancel()
 	var h Hello
 	st, err := acceptControl(ctx, m)
 	if err == nil {
-		deadline, _ := ctx.Deadline()
-		_ = st.SetDeadline(deadline)
+		defer context.AfterFunc(ctx, func() { _ = st.SetDeadline(time.Unix(1, 0)) })() // at its deadline, too
 		err = expect(st, msgHello, maxHello, &h)
 	}
 	if err != nil {
