@@ -84,13 +84,10 @@ func (l *link) asks() {
 func (st *Stream) appendOwed(b []byte, l *link) []byte {
 	owed := st.owed
 	st.owed = 0
-	st.said = l
+	st.said = l.number
 	if owed&oweReset != 0 {
-		if st.own && owed&oweOpen != 0 {
-			st.send.opened = true // the peer learns that the id is spent
-		}
 		at := len(b)
-		b = appendCoded(b, typeReset, st.id, uint8(st.resetCode), st.resetText)
+		b = appendCoded(b, typeReset, st.id, uint8(st.resetCode), st.text)
 		l.remember(b[at:])
 		st.s.drop(st)
 		return b
@@ -98,14 +95,13 @@ func (st *Stream) appendOwed(b []byte, l *link) []byte {
 	if owed&oweOpen != 0 {
 		b = appendOpen(b, st.id, st.receive.limit, st.meta)
 		l.asks()
-		st.send.opened = true
 	}
 	if owed&oweReceived != 0 {
 		b = appendReceived(b, st.id, st.receive.limit)
 	}
 	if owed&oweResult != 0 {
 		at := len(b)
-		b = appendCoded(b, typeResult, st.id, st.code, st.detail)
+		b = appendCoded(b, typeResult, st.id, st.code, st.text)
 		if st.code != 0 {
 			l.remember(b[at:])
 			st.s.drop(st)

@@ -241,8 +241,8 @@ func (s *Session) unbind(l *link) {
 		if st.target == l {
 			st.target = nil
 		}
-		if st.said == l {
-			st.said = nil
+		if st.said == l.number {
+			st.said = 0
 			if st.link != nil && st.link != l { // it moved, and what it last said may not have arrived
 				st.restate()
 			}

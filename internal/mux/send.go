@@ -14,7 +14,6 @@ type sendHalf struct {
 	allowed  int64  // how much may be sent and not acked: what this side is ready to keep; 0 means firstWindow
 	grownAt  uint64 // acked when allowed last grew
 	charged  int64  // to the budget, for what is kept
-	opened   bool   // OPEN was sent, for streams of this side
 	fin      bool   // queuedTo is the end
 	finSent  bool
 	finOnce  bool // the FIN was sent before, be it over a link that was lost

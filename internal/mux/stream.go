@@ -70,12 +70,11 @@ type Stream struct {
 	err       error // why it failed; nil while it goes on, and after an orderly end
 	code      uint8 // the acceptor's decision
 	resetCode resetCode
-	detail    string // beside code
-	resetText string
+	text      string // beside code or resetCode
 
-	said                  *link  // over which it last spoke of itself; that has no acknowledgement
 	link                  *link  // over which this side sends; nil while there is none
 	lostLink              uint32 // the link whose loss it waits to hear about; 0: none
+	said                  uint32 // the link over which it last spoke of itself, which has no acknowledgement; 0: none
 	target                *link  // where it moves to once everything sent is acked; nil: nowhere
 	queued                which
 	owed                  owe
@@ -172,7 +171,7 @@ func (st *Stream) decide(code uint8, detail string) error {
 		st.s.mu.Unlock()
 		return err
 	}
-	st.decided, st.code, st.detail = true, code, detail
+	st.decided, st.code, st.text = true, code, detail
 	l := st.link
 	st.owes(oweResult)
 	if code != 0 {
@@ -339,7 +338,7 @@ func (st *Stream) reset(code resetCode, text string, cause error) *link {
 	if st.err != nil || st.dropped {
 		return nil
 	}
-	st.resetCode, st.resetText = code, text
+	st.resetCode, st.text = code, text
 	l := st.link
 	st.owes(oweReset)
 	st.fail(cause)
