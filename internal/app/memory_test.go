@@ -24,7 +24,7 @@ func TestMemoryOfABusyTimeIsGivenBack(t *testing.T) {
 		}
 		peak := readUsage().held
 		runtime.KeepAlive(busy)
-		time.Sleep(4 * memoryLook)
+		time.Sleep(memoryPause + 4*memoryLook)
 		if after := readUsage().held; after > before+memorySlack || peak < before+32<<20 {
 			t.Errorf("held %d bytes, at the peak %d, afterwards %d", before, peak, after)
 		}

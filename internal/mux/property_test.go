@@ -32,7 +32,7 @@ func TestExactlyOnceInOrder(t *testing.T) {
 		absences: true,
 		mostSize: 4 << 20,
 	}
-	rounds(t, 45*time.Second, 50_000, func(t *testing.T, seed uint64) (failed bool) {
+	rounds(t, time.Minute, 50_000, func(t *testing.T, seed uint64) (failed bool) {
 		synctest.Test(t, func(t *testing.T) {
 			newRound(t, newRoundPlan(seed, in), memoryPeers{}).run()
 			failed = t.Failed()
