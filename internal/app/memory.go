@@ -18,7 +18,7 @@ const collections = 3
 // memorySlack is how much it keeps for the next visitor, or a quarter of what it needs, if that is more.
 const memorySlack = 8 << 20
 
-// memoryPause is the time between two times of giving back: each costs a few collections.
+// memoryPause is the time between two times of giving back: each costs a few collections. It doubles while they gain nothing.
 const memoryPause = 30 * time.Second
 
 // giveBackMemory returns memory to the system when a busy time is over, until the context ends. The runtime does so
@@ -29,6 +29,7 @@ func giveBackMemory(ctx context.Context) {
 	defer tick.Stop()
 	last := readUsage()
 	var given time.Time
+	pause := memoryPause
 	for {
 		select {
 		case <-tick.C:
@@ -37,14 +38,19 @@ func giveBackMemory(ctx context.Context) {
 		}
 		now := readUsage()
 		least := min(now.held, last.least)
-		if now.cycles == last.cycles && now.held > least+max(memorySlack, least/4) && time.Since(given) > memoryPause {
-			given = time.Now()
+		if now.cycles == last.cycles && now.held > least+max(memorySlack, least/4) && time.Since(given) > pause {
 			for range collections {
 				runtime.GC()
 			}
 			debug.FreeOSMemory()
+			wanted := now.held
 			now = readUsage()
-			least = now.held
+			given = time.Now()
+			if gained := wanted - min(wanted, now.held); gained >= memorySlack/2 {
+				pause, least = memoryPause, now.held
+			} else {
+				pause *= 2 // it is needed, or a collection of the runtime's own was under way
+			}
 		}
 		last = usage{now.cycles, now.held, least}
 	}
