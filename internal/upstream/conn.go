@@ -50,6 +50,9 @@ func (c *tcpConn) EndOfRead() error {
 
 func (c *tcpConn) CloseWrite() error {
 	c.ended.Store(true)
+	if done, err := shutWrite(c.halfCloser); done {
+		return err
+	}
 	return c.halfCloser.CloseWrite()
 }
 

@@ -44,7 +44,7 @@ func NewStatic(cfg StaticConfig) *Static {
 			cfg.TLS.ServerName = host
 		}
 	}
-	s := &Static{cfg: cfg}
+	s := &Static{cfg: cfg, dialer: net.Dialer{ControlContext: connectNow}}
 	addr, _ := netip.ParseAddrPort(cfg.Address) // the zero AddrPort for a name or a path
 	if addr.Addr().IsLoopback() || strings.HasPrefix(cfg.Address, "localhost:") {
 		s.dialer.KeepAlive = -1 // this machine does not vanish silently, and asking costs system calls
