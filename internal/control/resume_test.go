@@ -132,3 +132,12 @@ func TestARevokedCredentialEndsAPausedSession(t *testing.T) {
 	}
 	await(t, "the session's end", func() bool { return len(b.server.Clients()) == 0 })
 }
+
+func TestAServerThatGoesDownDoesNotWaitForAClientOutOfReach(t *testing.T) {
+	b := serve(t, nil)
+	_, conn := b.cuttable(t, shared, hello("a", 1, 1, ssh.String()))
+	b.plane.await(t, ssh, 1)
+	b.server.GoAway(t.Context())
+	_ = conn.Close()
+	await(t, "the session's end", func() bool { return len(b.server.Clients()) == 0 })
+}

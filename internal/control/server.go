@@ -89,6 +89,7 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			s.closeInvalid()
+			s.closeAway()
 		case <-ctx.Done():
 			s.stop()
 			return nil
@@ -127,6 +128,26 @@ func (s *Server) closeInvalid() {
 			if s.end(c, tunnel.GoAway{Reason: tunnel.Revoked, Detail: err.Error()}, err) {
 				c.log.Warn("session closed: its credential is not valid any more", "reason", err)
 			}
+		}
+	}
+}
+
+// awayLimit is how many seconds a client may be out of reach while the server goes down: who is away then is not waited for.
+const awayLimit = 2
+
+// closeAway ends, while the server goes down, the sessions of clients that are out of reach, whose connections would hold it
+// up to the end of the drain. It runs once a second.
+func (s *Server) closeAway() {
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	for _, c := range s.list() {
+		if !closing || c.tunnel.Live() > 0 {
+			c.away = 0
+			continue
+		}
+		if c.away++; c.away == awayLimit {
+			s.wait.Go(func() { c.tunnel.Close(errStopping) })
 		}
 	}
 }

@@ -17,6 +17,7 @@ type session struct {
 	since  time.Time
 	log    *slog.Logger
 
+	away    int            // seconds out of reach while the server goes down; Run's alone
 	paused  bool           // it has no link; serve's alone, as is missing
 	missing []tunnel.Offer // that were up before a pause and are not yet again
 

@@ -159,19 +159,20 @@ func (r *round) run() {
 		r.errorf("no first connection")
 		return
 	}
-	var all, streams sync.WaitGroup
+	var all sync.WaitGroup
+	streams := newCrowd()
 	lineCtx, hangUp := context.WithCancel(ctx)
 	all.Go(func() { r.line.keep(lineCtx) })
 	all.Go(func() { r.line.grow(lineCtx) })
 	all.Go(func() { r.line.stayAway(lineCtx) })
 	acceptCtx, noMore := context.WithCancel(ctx)
 	for _, s := range []*mux.Session{r.client, r.server} {
-		all.Go(func() { r.acceptAll(acceptCtx, s, &streams) })
+		all.Go(func() { r.acceptAll(acceptCtx, s, streams) })
 	}
 	for _, p := range r.streams {
 		streams.Go(func() { r.openStream(ctx, p) })
 	}
-	r.await(ctx, &streams)
+	r.await(ctx, streams)
 	r.settle(ctx)
 	noMore()
 	hangUp()
@@ -189,7 +190,7 @@ func (r *round) run() {
 }
 
 // await waits for all streams; those that hang are reported and ended with their sessions.
-func (r *round) await(ctx context.Context, streams *sync.WaitGroup) {
+func (r *round) await(ctx context.Context, streams *crowd) {
 	done := make(chan struct{})
 	go func() {
 		streams.Wait()
@@ -253,7 +254,7 @@ func (r *round) openStream(ctx context.Context, p streamPlan) {
 	r.use(ctx, st, p, 0)
 }
 
-func (r *round) acceptAll(ctx context.Context, s *mux.Session, streams *sync.WaitGroup) {
+func (r *round) acceptAll(ctx context.Context, s *mux.Session, streams *crowd) {
 	for {
 		st, err := s.Accept(ctx)
 		if err != nil {
@@ -309,4 +310,43 @@ func (r *round) report() string {
 		}
 	}
 	return b.String()
+}
+
+// crowd waits for goroutines of which others may start while somebody waits, which a sync.WaitGroup does not allow.
+type crowd struct {
+	mu    sync.Mutex
+	n     int
+	empty sync.Cond
+}
+
+func newCrowd() *crowd {
+	c := &crowd{}
+	c.empty.L = &c.mu
+	return c
+}
+
+func (c *crowd) Go(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+	go func() {
+		defer c.leave()
+		f()
+	}()
+}
+
+func (c *crowd) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n--; c.n == 0 {
+		c.empty.Broadcast()
+	}
+}
+
+func (c *crowd) Wait() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.n > 0 {
+		c.empty.Wait()
+	}
 }
