@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // connectNow begins to connect a socket that is about to be connected. A service on this machine has it connected when the
@@ -31,7 +33,7 @@ func connectNow(ctx context.Context, network, address string, c syscall.RawConn)
 
 func connectSocket(c syscall.RawConn, sa unsafe.Pointer, size uintptr) error {
 	return c.Control(func(fd uintptr) {
-		_, _, _ = syscall.RawSyscall(syscall.SYS_CONNECT, fd, uintptr(sa), size)
+		_, _, _ = syscall.RawSyscall(unix.SYS_CONNECT, fd, uintptr(sa), size)
 	})
 }
 
@@ -50,7 +52,7 @@ func shutWrite(c net.Conn) (done bool, err error) {
 	}
 	var errno syscall.Errno
 	if err := raw.Control(func(fd uintptr) {
-		_, _, errno = syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0)
+		_, _, errno = syscall.RawSyscall(unix.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0)
 	}); err != nil {
 		return true, err
 	}
