@@ -19,7 +19,7 @@ const collections = 3
 const memorySlack = 8 << 20
 
 // memoryPause is the time between two times of giving back: each costs a few collections. It doubles while they gain nothing.
-const memoryPause = 30 * time.Second
+const memoryPause = 5 * time.Second
 
 // giveBackMemory returns memory to the system when a busy time is over, until the context ends. The runtime does so
 // while it collects garbage, which a process that has nothing to do does not: what a thousand transfers took would

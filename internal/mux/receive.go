@@ -117,7 +117,7 @@ func (st *Stream) consumed(n int) {
 		st.ackLate()
 		return
 	}
-	if h.consumed+uint64(h.window) >= h.limit+h.worthTelling() {
+	if h.consumed+uint64(h.window) >= h.limit+st.worthTelling() {
 		st.adapt()
 		h.limit = max(h.limit, h.consumed+uint64(h.window))
 		st.charge()
@@ -128,14 +128,17 @@ func (st *Stream) consumed(n int) {
 	st.ackLate()
 }
 
-// worthTelling is how much credit is returned at a time: a quarter of a window that has grown, because the path is long and
-// must not run dry; half of the first one, because there each WINDOW costs what many bytes do.
-func (h *receiveHalf) worthTelling() uint64 {
-	if h.window > firstWindow {
-		return uint64(h.window) / 4
+// worthTelling is how much credit is returned at a time: a quarter of the window, so that a long path does not run dry
+// while a burst is on its way; half of it where the round trip is nothing, and each WINDOW costs what many bytes do.
+func (st *Stream) worthTelling() uint64 {
+	if st.s.leastRTT() < shortTrip {
+		return uint64(st.receive.window) / 2
 	}
-	return uint64(h.window) / 2
+	return uint64(st.receive.window) / 4
 }
+
+// shortTrip is a round trip within a machine or a room.
+const shortTrip = time.Millisecond
 
 // flushLate is flushSoon for a link that may not be there.
 func (l *link) flushLate() {
@@ -169,7 +172,7 @@ func (st *Stream) adapt() {
 	if h.consumed-h.epoch.from < uint64(h.window) {
 		return
 	}
-	if took := now - h.epoch.began; took < 2*s.leastRTT() && h.window < maxWindow && s.cfg.Budget.take(h.window) {
+	if took := now - h.epoch.began; took < 5*s.leastRTT()/2 && h.window < maxWindow && s.cfg.Budget.take(h.window) {
 		h.charged += h.window
 		h.window *= 2
 	}
