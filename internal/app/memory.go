@@ -18,8 +18,12 @@ const collections = 3
 // memorySlack is how much it keeps for the next visitor, or a quarter of what it needs, if that is more.
 const memorySlack = 8 << 20
 
-// memoryPause is the time between two times of giving back: each costs a few collections. It doubles while they gain nothing.
-const memoryPause = 5 * time.Second
+// memoryPause is the least time between two times of giving back. Each costs a few collections, so it is at least memoryCost
+// times what the last one took.
+const (
+	memoryPause = 5 * time.Second
+	memoryCost  = 200
+)
 
 // giveBackMemory returns memory to the system when a busy time is over, until the context ends. The runtime does so
 // while it collects garbage, which a process that has nothing to do does not: what a thousand transfers took would
@@ -39,6 +43,7 @@ func giveBackMemory(ctx context.Context) {
 		now := readUsage()
 		least := min(now.held, last.least)
 		if now.cycles == last.cycles && now.held > least+max(memorySlack, least/4) && time.Since(given) > pause {
+			begun := time.Now()
 			for range collections {
 				runtime.GC()
 			}
@@ -46,11 +51,10 @@ func giveBackMemory(ctx context.Context) {
 			wanted := now.held
 			now = readUsage()
 			given = time.Now()
+			pause = max(memoryPause, memoryCost*given.Sub(begun))
 			if gained := wanted - min(wanted, now.held); gained >= memorySlack/2 {
-				pause, least = memoryPause, now.held
-			} else {
-				pause *= 2 // it is needed, or a collection of the runtime's own was under way
-			}
+				least = now.held
+			} // else it is needed, or a collection of the runtime's own was under way
 		}
 		last = usage{now.cycles, now.held, least}
 	}

@@ -172,7 +172,7 @@ func (st *Stream) adapt() {
 	if h.consumed-h.epoch.from < uint64(h.window) {
 		return
 	}
-	if took := now - h.epoch.began; took < 5*s.leastRTT()/2 && h.window < maxWindow && s.cfg.Budget.take(h.window) {
+	if took := now - h.epoch.began; took < 2*s.leastRTT() && h.window < maxWindow && s.cfg.Budget.take(h.window) {
 		h.charged += h.window
 		h.window *= 2
 	}
