@@ -87,7 +87,7 @@ func (t *tunnels) Publish(name tunnel.Name, m upstream.Member) (control.Publicat
 			return nil, fmt.Errorf("the server has %d tunnels, which is its limit", maxTunnels)
 		}
 		var err error
-		if e, err = t.expose(name); err != nil {
+		if e, err = t.expose(name, m); err != nil {
 			return nil, err
 		}
 	}
@@ -100,8 +100,9 @@ func (t *tunnels) Publish(name tunnel.Name, m upstream.Member) (control.Publicat
 }
 
 // expose makes a tunnel known to visitors, those of HTTP with the next Settle. The caller holds mu.
-func (t *tunnels) expose(name tunnel.Name) (*exposure, error) {
+func (t *tunnels) expose(name tunnel.Name, first upstream.Member) (*exposure, error) {
 	e := &exposure{name: name, upstream: upstream.New(name.String())}
+	e.upstream.Add(first) // before visitors come
 	switch name.Kind() {
 	case tunnel.TCP:
 		if err := t.openPort(e); err != nil {
