@@ -23,6 +23,7 @@ import (
 	"culvert/internal/auth"
 	"culvert/internal/client"
 	"culvert/internal/config"
+	"culvert/internal/control"
 	"culvert/internal/tunnel"
 )
 
@@ -277,7 +278,7 @@ func TestPortThatCannotBeOpenedIsRefusedInWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.tunnels.Publish(name, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := s.tunnels.Publish(control.Offered{Name: name}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("port %s: got %v, want %q", port, err, want)
 		}
 	}

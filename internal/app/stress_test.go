@@ -44,7 +44,7 @@ func TestManyTunnelsAreQuicklyPublished(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.tunnels.Publish(name, m); err != nil {
+			if _, err := s.tunnels.Publish(control.Offered{Name: name, Member: m}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -74,7 +74,7 @@ func TestNamesThatNobodyOffersKeepOutNone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s.tunnels.Publish(name, m)
+		return s.tunnels.Publish(control.Offered{Name: name, Member: m})
 	}
 	for i := range maxTunnels - 1 {
 		p, err := publish(i)

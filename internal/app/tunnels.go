@@ -75,7 +75,8 @@ type exposure struct {
 var errClosed = errors.New("the server is going down")
 
 // Publish implements control.Publisher.
-func (t *tunnels) Publish(name tunnel.Name, m upstream.Member) (control.Publication, error) {
+func (t *tunnels) Publish(o control.Offered) (control.Publication, error) {
+	name, m := o.Name, o.Member
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {

@@ -45,7 +45,8 @@ func newPlane() *plane {
 	return &plane{upstreams: make(map[tunnel.Name]*upstream.Upstream), changed: make(chan struct{})}
 }
 
-func (p *plane) Publish(name tunnel.Name, m upstream.Member) (Publication, error) {
+func (p *plane) Publish(o Offered) (Publication, error) {
+	name, m := o.Name, o.Member
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	u := p.upstreams[name]
@@ -195,7 +196,7 @@ var ssh = tunnel.TCPName(2222)
 func TestOffersAreAnsweredOneByOne(t *testing.T) {
 	b := serve(t, func(c *Config) { c.Ports, _ = auth.ParsePorts("2000-3000") })
 	_, w := b.mustConnect(t, shared, hello("i", 1, 1,
-		"tcp/2222", "tcp/22", "tcp/2222", "http/app.example.com", "http/App.example.com", "name/db", "udp/53"))
+		"tcp/2222", "tcp/22", "tcp/2222", "http/app.example.com", "http/App.example.com", "name/db", "sctp/53"))
 	want := []string{"", "port 22 is not among", "twice", "", "canonical", "private tunnels", "unknown kind"}
 	for i, part := range want {
 		got := w.Answers[i].Refused

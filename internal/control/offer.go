@@ -44,7 +44,7 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 	if err := m.Permitted(); err != nil {
 		return "", err
 	}
-	p, err := s.cfg.Publisher.Publish(name, m)
+	p, err := s.cfg.Publisher.Publish(Offered{Name: name, Member: m, Offer: offer, Client: m.Name()})
 	if err != nil {
 		return "", err
 	}

@@ -13,7 +13,6 @@ import (
 	"culvert/internal/auth"
 	"culvert/internal/mux"
 	"culvert/internal/tunnel"
-	"culvert/internal/upstream"
 )
 
 // raw is a connection with a credential, on which nothing is said yet.
@@ -66,11 +65,11 @@ type occupied struct {
 	taken atomic.Bool
 }
 
-func (o *occupied) Publish(n tunnel.Name, m upstream.Member) (Publication, error) {
+func (o *occupied) Publish(offered Offered) (Publication, error) {
 	if o.taken.Load() {
 		return nil, errors.New("port 2222 cannot be opened: in use")
 	}
-	return o.plane.Publish(n, m)
+	return o.plane.Publish(offered)
 }
 
 func TestATunnelWhosePortWasTakenInAPauseComesBack(t *testing.T) {

@@ -30,9 +30,17 @@ import (
 type Publisher interface {
 	// Publish adds a member to the tunnel's upstream, and opens the tunnel to visitors if it is its first.
 	// The error is for the client's eyes.
-	Publish(name tunnel.Name, m upstream.Member) (Publication, error)
+	Publish(o Offered) (Publication, error)
 	// Settle returns when visitors reach everything that was published before.
 	Settle()
+}
+
+// Offered is what a client offers and its credential covers.
+type Offered struct {
+	Name   tunnel.Name
+	Member upstream.Member
+	Offer  tunnel.Offer // with what the client said beside the name
+	Client string       // who it is, for logs and status: id and instance
 }
 
 // Publication is one member's place in a tunnel.

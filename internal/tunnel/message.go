@@ -31,6 +31,28 @@ type Offer struct {
 	Tunnel   string `json:"tunnel"`             // a Name
 	Upstream string `json:"upstream"`           // what stands behind it, as the status command shows it
 	Protocol string `json:"protocol,omitempty"` // "h2c" if HTTP/2 with prior knowledge is spoken, else ""
+	// Weight is the client's share of the tunnel's traffic beside other clients'; 0 counts as 1.
+	Weight int `json:"weight,omitempty"`
+	// Backup has the client take traffic only while no other that is no backup can.
+	Backup bool `json:"backup,omitempty"`
+	// Divert says which traffic a tunnel of kind "divert" wants; nil for other kinds.
+	Divert *Diversion `json:"divert,omitempty"`
+}
+
+// Diversion is a wish for live traffic of one of the server's entrypoints.
+type Diversion struct {
+	Entrypoint string `json:"entrypoint"`
+	// Sources are addresses and CIDRs of visitors; empty means all. Hosts are patterns of the name in the ClientHello; empty
+	// means all. Percent is the share of new connections, 0 meaning all of them. All that is given must fit.
+	Sources []string `json:"sources,omitempty"`
+	Hosts   []string `json:"hosts,omitempty"`
+	Percent float64  `json:"percent,omitempty"`
+	// For is how long the divert lasts from the server's yes on.
+	For time.Duration `json:"for"`
+	// Fail has a visitor fail whom the client does not serve; else the visitor falls through to the other routes.
+	Fail bool `json:"fail,omitempty"`
+	// Existing is what becomes of open connections and flows: "", which moves UDP flows and keeps TCP connections, "keep" or "move".
+	Existing string `json:"existing,omitempty"`
 }
 
 // Limits of a hello. A longer one ends the session.

@@ -245,7 +245,7 @@ func TestParseName(t *testing.T) {
 		}
 	}
 	bad := []string{
-		"", "tcp", "tcp/", "tcp/0", "tcp/65536", "tcp/022", "tcp/+22", "udp/53", "name/", "name/a b", "name/a/b", "http/", "http//x",
+		"", "tcp", "tcp/", "tcp/0", "tcp/65536", "tcp/022", "tcp/+22", "sctp/53", "name/", "name/a b", "name/a/b", "http/", "http//x",
 		"http/App.example.com", "http/app.example.com.", "http/app.example.com:443", "http/app.example.com/api/", "http/a/b?c",
 		"http/" + strings.Repeat("a", 2000),
 	}
