@@ -37,6 +37,9 @@ func table() []row {
 		{"control", []string{"auth", "mux", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
 		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
+		// The file of the data plane.
+		{"config/plan", []string{"hostname", "tunnel"}},
+
 		// Level 4 to 6: settings, assembly, commands.
 		{"config", []string{"auth", "hostname", "tunnel", "client"}},
 		{"app", []string{
