@@ -19,6 +19,7 @@ func table() []row {
 		{"forwardproxy", []string{"cork"}},
 		{"pki", []string{"forwardproxy"}},
 		{"balancer", nil},
+		{"accesslog", nil},
 		{"router", []string{"hostname"}},
 
 		// Level 1: the protocol, places to send to, places that accept.
