@@ -27,6 +27,7 @@ func table() []row {
 		{"tunnel/ws", []string{"cork", "forwardproxy"}},
 		{"tunnel/tls", []string{"cork", "forwardproxy"}},
 		{"upstream", []string{"balancer"}},
+		{"upstream/health", nil},
 		{"upstream/fileserver", nil},
 		{"entrypoint", nil},
 		{"admin", []string{"auth"}},

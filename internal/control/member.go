@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"culvert/internal/auth"
@@ -18,6 +19,7 @@ type member struct {
 	tunnel   tunnel.Name
 	action   auth.Action // what the credential must permit
 	protocol upstream.Protocol
+	down     atomic.Bool // the client's check of the service says so
 }
 
 func (m *member) Name() string                { return m.session.hello.ID + "/" + m.session.hello.Instance }
@@ -29,8 +31,8 @@ func (m *member) Permitted() error { return m.session.bearer.Permit(m.action) }
 // openTimeout bounds a whole open: the client's own dial has 5 s.
 const openTimeout = 10 * time.Second
 
-// Usable says that the client is within reach.
-func (m *member) Usable() bool { return m.session.tunnel.Live() > 0 }
+// Usable says that the client is within reach and its service not known to be down.
+func (m *member) Usable() bool { return !m.down.Load() && m.session.tunnel.Live() > 0 }
 
 // Paused is closed while the client is out of reach.
 func (m *member) Paused() <-chan struct{} { return m.session.tunnel.Paused() }

@@ -40,7 +40,11 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 	if err := s.carries(name); err != nil {
 		return "", err
 	}
+	if err := offer.Check(); err != nil {
+		return "", err
+	}
 	m := &member{session: c, tunnel: name, action: offering(name), protocol: protocolOf(name, offer)}
+	m.down.Store(offer.Down != "")
 	if err := m.Permitted(); err != nil {
 		return "", err
 	}
@@ -54,7 +58,7 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 		p.Withdraw()
 		return "", errReplaced
 	}
-	c.published = append(c.published, published{name, offer, p})
+	c.published = append(c.published, published{name, offer, m, p})
 	return p.Address(), nil
 }
 

@@ -51,6 +51,14 @@ type Publication interface {
 	Withdraw()
 }
 
+// HealthPublication is a Publication that wants to know what the client's own check of the service says. The member's
+// Usable is false while the service is down, also before it is published: Offered.Offer.Down says so.
+type HealthPublication interface {
+	Publication
+	// Health is called with each change. The cause is the client's words, and nil if the service is up.
+	Health(up bool, cause error)
+}
+
 // Config is what a Server needs. All fields are required.
 type Config struct {
 	Software  string // name and version, told to clients

@@ -1,9 +1,13 @@
 package control
 
 import (
+	"cmp"
+	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"culvert/internal/auth"
 	"culvert/internal/tunnel"
@@ -30,8 +34,9 @@ type session struct {
 
 // published is an offer that was accepted.
 type published struct {
-	name  tunnel.Name
-	offer tunnel.Offer
+	name   tunnel.Name
+	offer  tunnel.Offer
+	member *member
 	Publication
 }
 
@@ -40,23 +45,81 @@ const republishPause = 2 * time.Second
 
 // serve returns when the session has ended. While it has no link, its tunnels are withdrawn.
 func (c *session) serve(s *Server) {
+	var again <-chan time.Time
 	for {
-		var again <-chan time.Time
-		if len(c.missing) > 0 && !c.paused {
+		if again == nil && len(c.missing) > 0 && !c.paused {
 			again = time.After(republishPause)
 		}
 		select {
 		case <-again:
-			c.republish(s)
+			again = nil
+			if !c.paused {
+				c.republish(s)
+			}
 		case g := <-c.tunnel.GoneAway():
 			c.log.Info("client is going away", "reason", g.Reason)
 			c.withdraw()
+		case h := <-c.tunnel.HealthChanged():
+			c.healthChanged(h)
 		case <-c.tunnel.Changed():
 			c.follow(s)
 		case <-c.tunnel.Done():
 			return
 		}
 	}
+}
+
+// healthChanged takes the client's word on one of its services. It is kept with the offer, so that the tunnel is as it was
+// when it is published again after a pause.
+func (c *session) healthChanged(h tunnel.Health) {
+	down := ""
+	if !h.Up {
+		down = cmp.Or(cut(h.Error), "the check of the service fails")
+	}
+	for i := range c.missing {
+		if c.missing[i].Tunnel == h.Tunnel {
+			c.missing[i].Down = down
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.published {
+		if p := &c.published[i]; p.offer.Tunnel == h.Tunnel && p.offer.Down != down {
+			p.setDown(down, c.log)
+		}
+	}
+}
+
+// setDown marks the service as down for the given reason, or as up if that is empty.
+func (p *published) setDown(down string, log *slog.Logger) {
+	was := p.offer.Down
+	p.offer.Down = down
+	p.member.down.Store(down != "")
+	var cause error
+	switch {
+	case down != "":
+		cause = errors.New(down)
+		if was == "" {
+			log.Warn("service is down, says the client's check", "tunnel", p.name, "reason", down)
+		}
+	default:
+		log.Info("service is up, says the client's check", "tunnel", p.name)
+	}
+	if h, ok := p.Publication.(HealthPublication); ok {
+		h.Health(down == "", cause)
+	}
+}
+
+// cut keeps a client's words fit for a log: a line of printable text.
+func cut(s string) string {
+	const most = 256
+	clean := func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}
+	return strings.Map(clean, strings.ToValidUTF8(s[:min(len(s), most)], ""))
 }
 
 // follow withdraws the client's tunnels when its last link is lost, and publishes them again when it is back.

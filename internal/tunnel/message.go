@@ -35,6 +35,9 @@ type Offer struct {
 	Weight int `json:"weight,omitempty"`
 	// Backup has the client take traffic only while no other that is no backup can.
 	Backup bool `json:"backup,omitempty"`
+	// Down is why the service behind the tunnel is not to be given visitors at the moment: its check fails, or has not ended
+	// yet. "" means that it is up, or not checked. Health messages tell of changes.
+	Down string `json:"down,omitempty"`
 	// Divert says which traffic a tunnel of kind "divert" wants; nil for other kinds.
 	Divert *Diversion `json:"divert,omitempty"`
 }
@@ -53,6 +56,24 @@ type Diversion struct {
 	Fail bool `json:"fail,omitempty"`
 	// Existing is what becomes of open connections and flows: "", which moves UDP flows and keeps TCP connections, "keep" or "move".
 	Existing string `json:"existing,omitempty"`
+}
+
+// MaxWeight is the most that an offer can weigh.
+const MaxWeight = 256
+
+// Check says what is wrong with an offer's own settings. The name is not looked at.
+func (o Offer) Check() error {
+	if o.Weight < 0 || o.Weight > MaxWeight {
+		return fmt.Errorf("weight %d; give 1 to %d", o.Weight, MaxWeight)
+	}
+	return nil
+}
+
+// Health is a client's word on the service behind one of its tunnels, which it checks.
+type Health struct {
+	Tunnel string `json:"tunnel"` // a Name
+	Up     bool   `json:"up"`
+	Error  string `json:"error,omitempty"` // why it is down
 }
 
 // Limits of a hello. A longer one ends the session.
@@ -136,6 +157,7 @@ const (
 	msgHello   = 1
 	msgWelcome = 2
 	msgGoAway  = 3
+	msgHealth  = 4
 )
 
 func writeMessage(w io.Writer, kind byte, v any) error {

@@ -21,6 +21,7 @@ type Session struct {
 	*mux.Session
 	control *mux.Stream
 	gone    chan GoAway   // the peer's first go-away
+	health  chan Health   // of a client's services; nil on the client's side
 	reading chan struct{} // closed when the reader of control messages has ended
 
 	write sync.Mutex // one control message at a time
@@ -75,7 +76,7 @@ func connect(ctx context.Context, m *mux.Session, h Hello, w *Welcome) (*Session
 	if len(w.Answers) != len(h.Offers) {
 		return nil, fmt.Errorf("%d answers to %d offers", len(w.Answers), len(h.Offers))
 	}
-	return newSession(m, st), nil
+	return newSession(m, st, nil), nil
 }
 
 // Accept makes the server's side of a session: it waits for the client's hello. The caller answers with Welcome, or
@@ -93,7 +94,7 @@ func Accept(ctx context.Context, m *mux.Session) (*Session, Hello, error) {
 		m.Close(err)
 		return nil, Hello{}, fmt.Errorf("hello: %w", err)
 	}
-	return newSession(m, st), h, nil
+	return newSession(m, st, make(chan Health)), h, nil
 }
 
 func acceptControl(ctx context.Context, m *mux.Session) (*mux.Stream, error) {
@@ -107,9 +108,9 @@ func acceptControl(ctx context.Context, m *mux.Session) (*mux.Stream, error) {
 	return st, st.Confirm()
 }
 
-func newSession(m *mux.Session, control *mux.Stream) *Session {
+func newSession(m *mux.Session, control *mux.Stream, health chan Health) *Session {
 	_ = control.SetDeadline(time.Time{})
-	s := &Session{Session: m, control: control, gone: make(chan GoAway, 1), reading: make(chan struct{})}
+	s := &Session{Session: m, control: control, gone: make(chan GoAway, 1), health: health, reading: make(chan struct{})}
 	go s.readControl()
 	return s
 }
@@ -117,7 +118,8 @@ func newSession(m *mux.Session, control *mux.Stream) *Session {
 // ErrFinished ends a session that the peer has finished with.
 var ErrFinished = errors.New("finished by the peer")
 
-// readControl ends with the session, at the latest. It delivers the peer's first go-away and skips what else comes.
+// readControl ends with the session, at the latest. It delivers the peer's first go-away and, on the server's side, what the
+// client says of its services; it skips what else comes.
 func (s *Session) readControl() {
 	defer close(s.reading)
 	heard := false
@@ -127,15 +129,29 @@ func (s *Session) readControl() {
 			s.Session.Close(overBy(err))
 			return
 		}
-		if kind != msgGoAway || heard {
-			continue
+		switch {
+		case kind == msgHealth && s.health != nil:
+			s.deliver(body)
+		case kind == msgGoAway && !heard:
+			var g GoAway
+			if err := json.Unmarshal(body, &g); err != nil {
+				continue
+			}
+			heard = true
+			s.gone <- g // has room for one
 		}
-		var g GoAway
-		if err := json.Unmarshal(body, &g); err != nil {
-			continue
-		}
-		heard = true
-		s.gone <- g // has room for one
+	}
+}
+
+// deliver hands on a word on a service. The peer waits with further ones until it is taken.
+func (s *Session) deliver(body []byte) {
+	var h Health
+	if err := json.Unmarshal(body, &h); err != nil {
+		return
+	}
+	select {
+	case s.health <- h:
+	case <-s.Done():
 	}
 }
 
@@ -156,6 +172,13 @@ func (s *Session) Welcome(w Welcome) error {
 
 // GoAway tells the peer that this side is going.
 func (s *Session) GoAway(g GoAway) error { return s.send(msgGoAway, g) }
+
+// Health tells the server how one of the client's services is.
+func (s *Session) Health(h Health) error { return s.send(msgHealth, h) }
+
+// HealthChanged delivers what the client says of its services, on the server's side. Whoever holds the session must take
+// it: a go-away waits behind it.
+func (s *Session) HealthChanged() <-chan Health { return s.health }
 
 // send gives up after HelloTimeout: a peer that reads no control messages must not hold its caller.
 func (s *Session) send(kind byte, v any) error {

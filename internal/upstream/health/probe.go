@@ -1,0 +1,238 @@
+package health
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"syscall"
+	"time"
+)
+
+// prober asks one service, once each time.
+type prober struct {
+	check            Check
+	network, address string
+	tls              *tls.Config
+}
+
+// maxAnswer is what is read of an answer, at most.
+const maxAnswer = 64 << 10
+
+// probe is one check. The context has a deadline.
+func (p *prober) probe(ctx context.Context) error {
+	err := p.ask(ctx)
+	var timeout net.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errNotIt):
+		return err
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("no answer within %s", p.check.Timeout)
+	default:
+		return err
+	}
+}
+
+func (p *prober) ask(ctx context.Context) error {
+	// Keep-alive is not for a connection that lives this long.
+	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, p.network, p.address)
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	if p.check.Kind == UDP {
+		defer conn.Close()
+		return p.askUDP(conn)
+	}
+	defer leave(conn)
+	first := p.header(conn)
+	if p.check.Kind == TCP {
+		_, err := conn.Write(first) // nothing without a PROXY header
+		return err
+	}
+	talk := conn
+	if p.tls != nil {
+		if _, err := conn.Write(first); err != nil {
+			return err
+		}
+		first = nil
+		t := tls.Client(conn, p.tls)
+		if err := t.HandshakeContext(ctx); err != nil {
+			return fmt.Errorf("tls handshake: %w", err)
+		}
+		talk = t
+	}
+	if p.check.Kind == HTTP {
+		return p.askHTTP(talk, first)
+	}
+	return p.askExpect(talk, first)
+}
+
+// leaveTime is how long a service gets to end a connection whose other end has ended.
+const leaveTime = 500 * time.Millisecond
+
+// leave ends a connection as a visitor does who has nothing more to say. A reset, with which other balancers end checks,
+// is cheaper by two packets, but services log it and some count it against the address (MySQL's max_connect_errors). So
+// our end goes first, and what the service has sent is read, since to close over it would reset the connection too.
+func leave(conn net.Conn) {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
+		_ = conn.SetReadDeadline(time.Now().Add(leaveTime))
+		_, _ = io.CopyN(io.Discard, conn, 1<<20)
+	}
+	_ = conn.Close()
+}
+
+// header is the PROXY header of a check's connection. Version 2 has a command for checks, LOCAL. Version 1 has not, and
+// services refuse UNKNOWN, so that it says the truth: who connects.
+func (p *prober) header(conn net.Conn) []byte {
+	switch p.check.Proxy {
+	case 0:
+		return nil
+	case 2:
+		return []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")
+	}
+	from, to := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
+	if !from.IsValid() || !to.IsValid() {
+		return []byte("PROXY UNKNOWN\r\n")
+	}
+	family := "TCP6"
+	if from.Addr().Is4() {
+		family = "TCP4"
+	}
+	return fmt.Appendf(nil, "PROXY %s %s %s %d %d\r\n", family, from.Addr(), to.Addr(), from.Port(), to.Port())
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// errNotIt is a complete answer that is not the right one.
+var errNotIt = errors.New("the answer is not the right one")
+
+func (p *prober) askHTTP(conn net.Conn, first []byte) error {
+	host := p.check.Host
+	if host == "" {
+		host = p.address
+		if p.network == "unix" {
+			host = "localhost"
+		}
+	}
+	out := bytes.NewBuffer(first)
+	path := (&url.URL{Path: "/"}).String()
+	if p.check.Path != "" {
+		path = p.check.Path
+	}
+	fmt.Fprintf(out, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: culvert-health\r\nAccept: */*\r\nConnection: close\r\n\r\n", path, host)
+	if _, err := conn.Write(out.Bytes()); err != nil {
+		return err
+	}
+	in := bufio.NewReader(io.LimitReader(conn, maxAnswer))
+	for {
+		resp, err := http.ReadResponse(in, nil)
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+			return fmt.Errorf("GET %s: %w: it ended before a whole head", path, errNotIt)
+		case err != nil:
+			return fmt.Errorf("GET %s: %w", path, err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols && !p.right(resp.StatusCode) {
+			continue // an answer is still to come
+		}
+		if !p.right(resp.StatusCode) {
+			return fmt.Errorf("GET %s: %s", path, resp.Status)
+		}
+		return nil
+	}
+}
+
+func (p *prober) right(code int) bool {
+	for _, r := range p.check.Status {
+		if r.From <= code && code <= r.To {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *prober) askExpect(conn net.Conn, first []byte) error {
+	if out := append(first, p.check.Send...); len(out) > 0 {
+		if _, err := conn.Write(out); err != nil {
+			return err
+		}
+	}
+	var got []byte
+	for len(got) < maxAnswer {
+		free := make([]byte, 4096)
+		n, err := conn.Read(free)
+		got = append(got, free[:n]...)
+		switch {
+		case n > 0 && bytes.Contains(got, []byte(p.check.Expect)):
+			return nil
+		case err == nil:
+		case len(got) == 0 && errors.Is(err, io.EOF):
+			return errors.New("closed without an answer")
+		case len(got) == 0:
+			return err
+		default:
+			return p.notIt(got)
+		}
+	}
+	return p.notIt(got)
+}
+
+func (p *prober) notIt(got []byte) error {
+	return fmt.Errorf("%w: want %.60q in %.60q", errNotIt, p.check.Expect, got)
+}
+
+// askUDP sends a datagram and waits for the right one.
+func (p *prober) askUDP(conn net.Conn) error {
+	var out []byte
+	if p.check.Proxy == 2 { // one header to each datagram
+		out = p.header(conn)
+	}
+	if _, err := conn.Write(append(out, p.check.Send...)); err != nil {
+		return refusedUDP(err)
+	}
+	wrong, in := []byte(nil), make([]byte, maxAnswer)
+	for {
+		n, err := conn.Read(in)
+		switch {
+		case err == nil && bytes.Contains(in[:n], []byte(p.check.Expect)):
+			return nil
+		case err == nil:
+			wrong = bytes.Clone(in[:n])
+		case wrong != nil:
+			return p.notIt(wrong)
+		case p.check.Expect == "" && errors.Is(err, os.ErrDeadlineExceeded):
+			return nil // nobody has refused it
+		default:
+			return refusedUDP(err)
+		}
+	}
+}
+
+// refusedUDP makes the machine's own word that nobody has the port a certain failure.
+func refusedUDP(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return &certain{err}
+	}
+	return err
+}
