@@ -1,14 +1,18 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"culvert/internal/accesslog"
 	"culvert/internal/auth"
 )
 
@@ -16,6 +20,8 @@ import (
 type Bearer interface {
 	// Permit says whether the bearer may do something: nil, or why not.
 	Permit(auth.Action) error
+	// ID is that of the token, for the log; "" for the shared one.
+	ID() string
 }
 
 // Config is what a Handler needs.
@@ -31,15 +37,28 @@ type Config struct {
 	Ready func(service string) error
 	// Gatherer gives the metrics.
 	Gatherer prometheus.Gatherer
+
+	// What the API is about. Without a DataPlane there is no API.
+	DataPlane   DataPlane
+	Operator    Operator
+	Connections func(accesslog.Query) []accesslog.Record
+	Log         *slog.Logger // of changes
 }
 
-// Handler serves /status and /metrics to those who may read, and what HealthHandler serves to anyone.
+// Handler serves /status and /metrics to those who may read, the API to those who may read or administer, and what
+// HealthHandler serves to anyone. It refuses bodies of its own accord below APIPath alone.
 func Handler(cfg Config) http.Handler {
 	routes := http.NewServeMux()
-	routes.Handle("/status", cfg.guard(http.HandlerFunc(cfg.status)))
-	routes.Handle("/metrics", cfg.guard(promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{})))
+	routes.Handle("/status", cfg.guard(auth.Read(), refuse, http.HandlerFunc(cfg.status)))
+	routes.Handle("/metrics", cfg.guard(auth.Read(), refuse, promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{})))
 	routes.Handle("/", health(cfg.Ready))
-	return readOnly(routes)
+	if cfg.DataPlane == nil {
+		return readOnly(routes)
+	}
+	all := http.NewServeMux()
+	all.Handle("/", readOnly(routes))
+	all.Handle(APIPath, cfg.api())
+	return all
 }
 
 func (cfg Config) status(w http.ResponseWriter, r *http.Request) {
@@ -54,7 +73,7 @@ func (cfg Config) status(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := json.Marshal(s)
 	if err != nil {
-		refuse(w, http.StatusInternalServerError, "the status cannot be written as JSON")
+		refuse(w, r, http.StatusInternalServerError, "the status cannot be written as JSON")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -64,32 +83,46 @@ func (cfg Config) status(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// guard lets those pass who may read. Others lose their connection.
-func (cfg Config) guard(next http.Handler) http.Handler {
+// refusal answers with an error and ends the connection.
+type refusal func(w http.ResponseWriter, r *http.Request, code int, text string)
+
+type bearerKey struct{}
+
+// guard lets those pass who may do the action. Others lose their connection.
+func (cfg Config) guard(action auth.Action, refuse refusal, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, ok := bearerToken(r.Header)
 		bearer, err := cfg.Authorize(token) // without one too: a server may ask for none
 		if err != nil && !ok {
-			challenge(w, "", "a bearer token is needed: send \"Authorization: Bearer TOKEN\"")
+			challenge(w, "")
+			refuse(w, r, http.StatusUnauthorized, "a bearer token is needed: send \"Authorization: Bearer TOKEN\"")
 			return
 		}
-		if err != nil {
-			challenge(w, "invalid_token", because(err))
-			return
-		}
-		if err := bearer.Permit(auth.Read()); err != nil {
-			if errors.Is(err, auth.ErrRevoked) || errors.Is(err, auth.ErrExpired) {
-				challenge(w, "invalid_token", because(err))
+		if err == nil {
+			err = bearer.Permit(action)
+			var denied *auth.Denied
+			if errors.As(err, &denied) {
+				refuse(w, r, http.StatusForbidden, forbidden(action))
 				return
 			}
-			refuse(w, http.StatusForbidden, "the token is valid, but its grant does not let it read status and metrics")
+		}
+		if err != nil {
+			challenge(w, "invalid_token")
+			refuse(w, r, http.StatusUnauthorized, because(err))
 			return
 		}
 		if cfg.Admitted != nil {
 			cfg.Admitted(r)
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), bearerKey{}, bearer)))
 	})
+}
+
+func forbidden(action auth.Action) string {
+	if action == auth.Administer() {
+		return "the token is valid, but its grant does not let it administer the server"
+	}
+	return "the token is valid, but its grant does not let it read status and metrics"
 }
 
 // bearerToken is the token of an Authorization header, "" if it has none; the scheme is in any case.
@@ -110,20 +143,27 @@ func because(err error) string {
 	return "the token is not known to this server"
 }
 
-func challenge(w http.ResponseWriter, code, text string) {
+func challenge(w http.ResponseWriter, code string) {
 	header := `Bearer realm="culvert"`
 	if code != "" {
 		header += `, error="` + code + `"`
 	}
 	w.Header().Set("WWW-Authenticate", header)
-	refuse(w, http.StatusUnauthorized, text)
 }
 
 // refuse answers with a text and ends the connection.
-func refuse(w http.ResponseWriter, code int, text string) {
+func refuse(w http.ResponseWriter, r *http.Request, code int, text string) {
+	giveUpBody(w, r)
 	w.Header().Set("Connection", "close")
 	w.Header().Set("Cache-Control", "no-store")
 	http.Error(w, text, code)
+}
+
+// giveUpBody keeps the server from waiting for the rest of the body of a request that is refused.
+func giveUpBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) // a failure means that it is closed already
+	}
 }
 
 // readOnly refuses methods that change something.
@@ -131,7 +171,7 @@ func readOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			refuse(w, http.StatusMethodNotAllowed, "only GET and HEAD are served here")
+			refuse(w, r, http.StatusMethodNotAllowed, "only GET and HEAD are served here")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -30,6 +30,8 @@ func (b bearer) Permit(a auth.Action) error {
 	return b.err
 }
 
+func (b bearer) ID() string { return "0c5f2a1c" }
+
 func (g grants) authorize(token string) (Bearer, error) {
 	err, ok := g[token]
 	switch {
@@ -79,7 +81,7 @@ func TestAccess(t *testing.T) {
 					if tt.authorization != "" {
 						req.Header.Set("Authorization", tt.authorization)
 					}
-					res := answer(h, req)
+					res := ask(h, req)
 					body, _ := io.ReadAll(res.Body)
 					if res.StatusCode != tt.code || res.Header.Get("WWW-Authenticate") != tt.challenge || !strings.Contains(string(body), tt.text) {
 						t.Errorf("got %d, challenge %q, %q", res.StatusCode, res.Header.Get("WWW-Authenticate"), body)
@@ -115,13 +117,13 @@ func TestServerThatAsksForNoToken(t *testing.T) {
 		if authorization != "" {
 			req.Header.Set("Authorization", authorization)
 		}
-		if res := answer(h, req); res.StatusCode != http.StatusOK {
+		if res := ask(h, req); res.StatusCode != http.StatusOK {
 			t.Errorf("with %q: got %d, want 200", authorization, res.StatusCode)
 		}
 	}
 }
 
-func answer(h http.Handler, req *http.Request) *http.Response {
+func ask(h http.Handler, req *http.Request) *http.Response {
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, req)
 	return rec.Result()
@@ -155,7 +157,7 @@ func TestHealth(t *testing.T) {
 	} {
 		for name, h := range map[string]http.Handler{"alone": HealthHandler(ready), "beside the rest": full} {
 			t.Run(strings.Join([]string{tt.method, tt.path, name}, " "), func(t *testing.T) {
-				res := answer(h, httptest.NewRequest(tt.method, tt.path, nil))
+				res := ask(h, httptest.NewRequest(tt.method, tt.path, nil))
 				body, _ := io.ReadAll(res.Body)
 				if res.StatusCode != tt.code || string(body) != tt.body || res.Header.Get("Connection") != "close" {
 					t.Errorf("got %d %q, Connection: %s, want %d %q and close", res.StatusCode, body, res.Header.Get("Connection"), tt.code, tt.body)
@@ -167,7 +169,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/status", "/metrics"} {
-		if res := answer(HealthHandler(ready), httptest.NewRequest("GET", path, nil)); res.StatusCode != 404 {
+		if res := ask(HealthHandler(ready), httptest.NewRequest("GET", path, nil)); res.StatusCode != 404 {
 			t.Errorf("the health port answers %s with %d, want 404", path, res.StatusCode)
 		}
 	}
@@ -178,7 +180,7 @@ func statusOf(t *testing.T, s Status) string {
 	h := Handler(Config{Status: func() Status { return s }, Authorize: grants{"good": nil}.authorize, Gatherer: prometheus.NewRegistry()})
 	req := httptest.NewRequest("GET", "/status", nil)
 	req.Header.Set("Authorization", "Bearer good")
-	res := answer(h, req)
+	res := ask(h, req)
 	if got := res.Header.Get("Content-Type"); got != "application/json" {
 		t.Errorf("content type is %q", got)
 	}
@@ -231,7 +233,7 @@ func TestMetricsAreServed(t *testing.T) {
 	h := Handler(Config{Authorize: grants{"good": nil}.authorize, Gatherer: reg})
 	req := httptest.NewRequest("GET", "/metrics", nil)
 	req.Header.Set("Authorization", "Bearer good")
-	body, err := io.ReadAll(answer(h, req).Body)
+	body, err := io.ReadAll(ask(h, req).Body)
 	if err != nil || !strings.Contains(string(body), "drops_total 1\n") {
 		t.Errorf("got %q, %v", body, err)
 	}

@@ -15,15 +15,15 @@ func health(ready func(service string) error) http.Handler {
 	routes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { well(w) })
 	readiness := func(w http.ResponseWriter, r *http.Request) {
 		if err := ready(r.PathValue("service")); err != nil {
-			refuse(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+			refuse(w, r, http.StatusServiceUnavailable, "not ready: "+err.Error())
 			return
 		}
 		well(w)
 	}
 	routes.HandleFunc("/readyz", readiness)
 	routes.HandleFunc("/readyz/{service}", readiness)
-	routes.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, "nothing is served under this path")
+	routes.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, r, http.StatusNotFound, "nothing is served under this path")
 	})
 	return routes
 }

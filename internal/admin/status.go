@@ -1,8 +1,8 @@
 // Package admin answers what an operator asks a running process: status, metrics, health and readiness.
 //
-// Status and metrics are for bearers whose grant lets them read; health and readiness are for anyone, and an answer to
-// someone unknown ends the connection, because such connections are few. Everything is read only. It knows nothing of
-// tunnels: what it shows is handed to it.
+// Status, metrics and questions to the API are for bearers whose grant lets them read, changes by the API for those who may
+// administer; health and readiness are for anyone, and an answer to someone unknown ends the connection, because such
+// connections are few. It knows nothing of tunnels: what it shows is handed to it, and what is to change it hands on.
 package admin
 
 import "time"
@@ -12,6 +12,10 @@ import "time"
 type Status struct {
 	Info    Info     `json:"info"`
 	Clients []Client `json:"clients"`
+
+	Entrypoints []Entrypoint `json:"entrypoints,omitempty"`
+	Upstreams   []Upstream   `json:"upstreams,omitempty"`
+	Diverts     []Divert     `json:"diverts,omitempty"`
 }
 
 // Info describes the process.

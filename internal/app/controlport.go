@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"culvert/internal/admin"
@@ -147,10 +148,11 @@ func bearer(b *auth.Bearer, err error) (admin.Bearer, error) {
 	return b, nil
 }
 
-// bodiless refuses requests with a body, which none of this port has, before the server waits for the rest of it.
+// bodiless refuses requests with a body, which none of this port has but those to the API, before the server waits for the
+// rest of it.
 func bodiless(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength == 0 {
+		if r.ContentLength == 0 || strings.HasPrefix(r.URL.Path, admin.APIPath) {
 			h.ServeHTTP(w, r)
 			return
 		}

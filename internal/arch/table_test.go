@@ -30,7 +30,7 @@ func table() []row {
 		{"upstream/health", nil},
 		{"upstream/fileserver", nil},
 		{"entrypoint", nil},
-		{"admin", []string{"auth"}},
+		{"admin", []string{"accesslog", "auth"}},
 
 		// Level 2: the data path.
 		{"proxy", []string{"hostname", "router", "upstream"}},
