@@ -21,22 +21,24 @@ func table() []row {
 		{"balancer", nil},
 		{"accesslog", nil},
 		{"router", []string{"hostname"}},
+		{"proxyproto", nil},
+		{"peek", []string{"hostname"}},
 
 		// Level 1: the protocol, places to send to, places that accept.
-		{"tunnel", []string{"mux", "hostname"}},
+		{"tunnel", []string{"mux", "hostname", "proxyproto"}},
 		{"tunnel/ws", []string{"cork", "forwardproxy"}},
 		{"tunnel/tls", []string{"cork", "forwardproxy"}},
-		{"upstream", []string{"balancer"}},
+		{"upstream", []string{"balancer", "proxyproto"}},
 		{"upstream/health", nil},
 		{"upstream/fileserver", nil},
-		{"entrypoint", nil},
+		{"entrypoint", []string{"peek", "proxyproto"}},
 		{"admin", []string{"accesslog", "auth"}},
 
 		// Level 2: the data path.
 		{"proxy", []string{"hostname", "router", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
-		{"control", []string{"auth", "mux", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
+		{"control", []string{"auth", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
 		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// The file of the data plane.

@@ -9,6 +9,7 @@ import (
 
 	"culvert/internal/auth"
 	"culvert/internal/mux"
+	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
 )
@@ -51,9 +52,7 @@ func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 	defer cancel()
 	o := opening{first: v.First, early: m.session.tunnel.Fresh()}
 	var err error
-	o.Stream, err = m.session.tunnel.Open(ctx, tunnel.Open{
-		Tunnel: m.tunnel, ID: v.ID, Source: v.Source, Destination: v.Destination, Host: v.Host,
-	})
+	o.Stream, err = m.session.tunnel.Open(ctx, m.open(v))
 	if err != nil {
 		return upstream.Dialed{}, m.failed(reasonOf(err), false, err)
 	}
@@ -67,6 +66,23 @@ func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 		return upstream.Dialed{}, m.failed(reasonOf(err), o.sent && !certified(err), err)
 	}
 	return upstream.Dialed{Conn: o.Stream, FirstSent: o.sent}, nil
+}
+
+// open is what the client is told of the visit.
+func (m *member) open(v *upstream.Visit) tunnel.Open {
+	o := tunnel.Open{
+		Tunnel: m.tunnel, ID: v.ID, Source: v.Source, Destination: v.Destination, Host: v.Host, ProxyProtocol: v.Emit,
+	}
+	if v.Proxy == nil || v.Emit.Version != proxyproto.V2 {
+		return o
+	}
+	if host, ok := v.Proxy.TLV(proxyproto.TypeAuthority); ok && v.Emit.Authority {
+		o.Host = string(host)
+	}
+	if id, ok := v.Proxy.TLV(proxyproto.TypeUniqueID); ok && v.Emit.UniqueID {
+		o.UniqueID = string(id)
+	}
+	return o
 }
 
 // patience gives a client behind a long path the time of four round trips.

@@ -68,7 +68,7 @@ type passage struct {
 // connect finds a service for the visitor and joins the two; false if there is none, and then the visitor is gone.
 func (t *TCP) connect(ctx context.Context, visitor upstream.Conn, p *passage) bool {
 	p.id = newID()
-	first := upstream.ReadFirst(visitor, firstBytes)
+	first := upstream.ReadFirst(visitor, firstBytes, upstream.Begun{})
 	v := &upstream.Visit{
 		ID: p.id, Source: addrPort(visitor.RemoteAddr()), Destination: addrPort(visitor.LocalAddr()), First: first,
 	}

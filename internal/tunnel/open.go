@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"culvert/internal/proxyproto"
 )
 
 // Open is what the opener of a stream tells about the connection that the stream is for.
@@ -14,6 +16,10 @@ type Open struct {
 	Source      netip.AddrPort // the visitor
 	Destination netip.AddrPort // where the visitor connected to
 	Host        string         // host name that the visitor asked for, if known
+	// ProxyProtocol is the PROXY header that the server wishes the service to get.
+	ProxyProtocol proxyproto.Emission
+	// UniqueID is what a balancer in front calls the connection, if that is to be in the header in place of ID.
+	UniqueID string
 }
 
 // A stream's metadata is a kind and, for streams that carry a connection, fields of tag, length and value.
@@ -27,6 +33,8 @@ const (
 	tagSource      = 3
 	tagDestination = 4
 	tagHost        = 5
+	tagProxy       = 6
+	tagUniqueID    = 7
 	tagCritical    = 0x80
 )
 
@@ -42,6 +50,12 @@ func (o Open) encode() []byte {
 	}
 	if o.Host != "" {
 		p = appendField(p, tagHost, []byte(o.Host))
+	}
+	if o.ProxyProtocol.Version != proxyproto.Off {
+		p = appendField(p, tagProxy, encodeEmission(o.ProxyProtocol))
+	}
+	if o.UniqueID != "" {
+		p = appendField(p, tagUniqueID, []byte(o.UniqueID))
 	}
 	return p
 }
@@ -90,12 +104,48 @@ func (o *Open) set(tag byte, value string) (err error) {
 		o.Destination, err = netip.ParseAddrPort(value)
 	case tagHost:
 		o.Host = value
+	case tagProxy:
+		o.ProxyProtocol, err = decodeEmission(value)
+	case tagUniqueID:
+		o.UniqueID = value
 	default:
 		if tag&tagCritical != 0 {
 			return errors.New("unknown and critical")
 		}
 	}
 	return err
+}
+
+// The wish for a PROXY header is its version and a byte of bits for what it is to have.
+const (
+	proxyAuthority = 1 << iota
+	proxyUniqueID
+	proxyCRC32C
+)
+
+func encodeEmission(e proxyproto.Emission) []byte {
+	p := []byte{byte(e.Version), 0}
+	for bit, on := range map[byte]bool{proxyAuthority: e.Authority, proxyUniqueID: e.UniqueID, proxyCRC32C: e.CRC32C} {
+		if on {
+			p[1] |= bit
+		}
+	}
+	return p
+}
+
+// decodeEmission skips bits that it does not know, and what may follow them.
+func decodeEmission(p string) (proxyproto.Emission, error) {
+	if len(p) < 2 {
+		return proxyproto.Emission{}, errors.New("is cut")
+	}
+	e := proxyproto.Emission{
+		Version:   proxyproto.Version(p[0]),
+		Authority: p[1]&proxyAuthority != 0, UniqueID: p[1]&proxyUniqueID != 0, CRC32C: p[1]&proxyCRC32C != 0,
+	}
+	if e.Version != proxyproto.V1 && e.Version != proxyproto.V2 { // the service would get something else than was wished
+		return proxyproto.Emission{}, fmt.Errorf("version %d of the PROXY protocol", p[0])
+	}
+	return e, nil
 }
 
 // Reason says why an open was refused. It is the code of mux's result.

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -24,18 +25,39 @@ type First struct {
 	buf     []byte
 	err     error
 	reader  Reader
+	watch   Watch
 	stopped atomic.Bool
 
 	mu     sync.Mutex
 	failed func()
 }
 
-// ReadFirst starts the one read of conn, of at most limit and MaxFirst bytes. What is there already is read at once;
-// otherwise a goroutine waits for it, which ends with the read or by Stop.
-func ReadFirst(conn net.Conn, limit int) *First {
+// Begun is how a visitor's connection has begun before ReadFirst. The zero Begun is one of which nothing is known.
+type Begun struct {
+	Read  []byte // what was read of it already; it must not be changed
+	Guard Guard  // judges what it says, from Read on; nil lets everything pass
+	// Hold is how long what the guard is not certain of is held back; 200 ms if zero.
+	Hold time.Duration
+}
+
+// ReadFirst starts the one read of conn, of at most limit and MaxFirst bytes, unless there is something of before. What is
+// there already is read at once; otherwise a goroutine waits for it, which ends with the read or by Stop.
+//
+// With a guard it reads on while that is not certain. What the guard says against the visitor is the First's error.
+func ReadFirst(conn net.Conn, limit int, before Begun) *First {
 	f := &First{ready: make(chan struct{})}
 	f.reader.init(conn, limit)
-	if p, err := f.reader.Now(); len(p) > 0 || err != nil {
+	if before.Guard != nil {
+		f.watch = Watch{guard: before.Guard, hold: cmp.Or(before.Hold, defaultHold)}
+	}
+	p, err := before.Read, error(nil)
+	if len(p) > 0 {
+		p, err = f.watch.Judge(p)
+	}
+	if len(p) == 0 && err == nil {
+		p, err = f.now()
+	}
+	if len(p) > 0 || err != nil {
 		f.take(p, err)
 		return f
 	}
@@ -43,11 +65,23 @@ func ReadFirst(conn net.Conn, limit int) *First {
 	return f
 }
 
+// now reads what is there already.
+func (f *First) now() ([]byte, error) {
+	p, err := f.reader.Now()
+	if len(p) == 0 {
+		if err != nil && f.watch.held > 0 {
+			p = f.watch.letGo()
+		}
+		return p, err
+	}
+	return f.watch.Judge(p)
+}
+
 func (f *First) wait() {
 	var p []byte
 	var err error
 	for len(p) == 0 && err == nil {
-		p, err = f.reader.Next()
+		p, err = f.watch.Next(&f.reader)
 	}
 	if f.stopped.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = nil
@@ -101,6 +135,10 @@ func (f *First) Stop() ([]byte, error) {
 	}
 	return f.buf, f.err
 }
+
+// Watch is how the guard goes on with what comes after the First's bytes. It is the caller's after a Stop; nothing need be
+// watched if it is Certain.
+func (f *First) Watch() *Watch { return &f.watch }
 
 // OnFailure has fn called, at most once, when the visitor fails before its first bytes are there (a reset, not an
 // orderly end), so that nothing need be dialled for it any more. There is one fn: a later one replaces an earlier.

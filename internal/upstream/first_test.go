@@ -27,7 +27,7 @@ func TestFirstGivesWhatTheVisitorSays(t *testing.T) {
 				if said == "before" {
 					say()
 				}
-				f := ReadFirst(far, 5)
+				f := ReadFirst(far, 5, Begun{})
 				if said == "after" {
 					say()
 				}
@@ -49,7 +49,7 @@ func TestFirstGivesWhatTheVisitorSays(t *testing.T) {
 func TestStopOfASilentVisitorGivesTheConnectionBack(t *testing.T) {
 	near, far := tcpPair(t)
 	for range 3 { // a second First may follow
-		f := ReadFirst(far, 10)
+		f := ReadFirst(far, 10, Begun{})
 		f.OnFailure(func() { t.Error("a stop was reported as a failure") })
 		if p, err := f.Stop(); len(p) != 0 || err != nil {
 			t.Errorf("at the stop there are %q, %v, want nothing", p, err)
@@ -69,7 +69,7 @@ func TestStopLosesNothing(t *testing.T) {
 	const words = "never lost"
 	for i := range 300 {
 		near, far := tcpPair(t)
-		f := ReadFirst(far, 100)
+		f := ReadFirst(far, 100, Begun{})
 		said := make(chan struct{})
 		go func() {
 			defer close(said)
@@ -97,11 +97,11 @@ func TestFirstOfAPipe(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	f := ReadFirst(far, 10)
+	f := ReadFirst(far, 10, Begun{})
 	if p, err := f.Stop(); len(p) != 0 || err != nil {
 		t.Errorf("at the stop there are %q, %v, want nothing", p, err)
 	}
-	f = ReadFirst(far, 10)
+	f = ReadFirst(far, 10, Begun{})
 	go func() { _, _ = io.WriteString(near, "hello") }()
 	if p, err := f.Bytes(); string(p) != "hello" || err != nil {
 		t.Errorf("first bytes are %q, %v, want hello", p, err)
@@ -111,7 +111,7 @@ func TestFirstOfAPipe(t *testing.T) {
 func TestFirstOfAVisitorThatEnds(t *testing.T) {
 	near, far := tcpPair(t)
 	near.CloseWrite()
-	f := ReadFirst(far, 10)
+	f := ReadFirst(far, 10, Begun{})
 	f.OnFailure(func() { t.Error("an orderly end was reported as a failure") })
 	f.Wait()
 	if p, err := f.Bytes(); len(p) != 0 || err != io.EOF {
@@ -126,7 +126,7 @@ func TestFirstOfAVisitorThatEnds(t *testing.T) {
 func TestFirstReportsAFailureOnce(t *testing.T) {
 	t.Run("asked before", func(t *testing.T) {
 		near, far := tcpPair(t)
-		f := ReadFirst(far, 10)
+		f := ReadFirst(far, 10, Begun{})
 		failed := make(chan struct{})
 		f.OnFailure(func() { close(failed) }) // a second call would panic
 		_ = FromTCP(near).Reset()
@@ -139,7 +139,7 @@ func TestFirstReportsAFailureOnce(t *testing.T) {
 	t.Run("asked after", func(t *testing.T) {
 		near, far := tcpPair(t)
 		_ = FromTCP(near).Reset()
-		f := ReadFirst(far, 10)
+		f := ReadFirst(far, 10, Begun{})
 		f.Wait()
 		failed := false
 		f.OnFailure(func() { failed = true })
@@ -151,7 +151,7 @@ func TestFirstReportsAFailureOnce(t *testing.T) {
 
 func TestFirstEndsWithTheConnection(t *testing.T) {
 	_, far := tcpPair(t)
-	f := ReadFirst(far, 10)
+	f := ReadFirst(far, 10, Begun{})
 	far.Close()
 	f.Wait()
 	if _, err := f.Stop(); err == nil || err == io.EOF {

@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"culvert/internal/proxyproto"
 )
 
 // Member is one place that connections can go to. Implementations are comparable by identity and safe for
@@ -53,6 +55,22 @@ type Visit struct {
 	// Patience is how long a member may leave the request unacknowledged before the dial is given up, so that
 	// another one can be tried; zero means until the context ends. It ends no dial that has been acknowledged.
 	Patience time.Duration
+	// Proxy is the PROXY header that the visitor's connection came with; nil if it had none.
+	Proxy *proxyproto.Header
+	// Emit is the PROXY header that the service is to get before anything else. A member with a setting of its own has its
+	// own way.
+	Emit proxyproto.Emission
+}
+
+// header is the PROXY header that the service gets; empty if it is to get none.
+func (v *Visit) header(e proxyproto.Emission) []byte {
+	if e.Version == proxyproto.Off {
+		e = v.Emit
+	}
+	if e.Version == proxyproto.Off {
+		return nil
+	}
+	return e.Header(v.Source, v.Destination, v.ID, v.Host, v.Proxy).AppendTo(make([]byte, 0, 256), e.Version)
 }
 
 // Dialed is a connection made. If FirstSent, the member has sent all of Visit.First's bytes already.

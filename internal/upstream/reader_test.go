@@ -158,7 +158,7 @@ func TestFirstOfBytesThatAreThereNeedsNoGoroutine(t *testing.T) {
 	}
 	awaitReadable(t, far)
 	select {
-	case <-ReadFirst(far, 100).Ready():
+	case <-ReadFirst(far, 100, Begun{}).Ready():
 	default:
 		t.Error("not ready")
 	}

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"culvert/internal/proxyproto"
 )
 
 // StaticConfig describes a member with a fixed address.
@@ -20,6 +22,9 @@ type StaticConfig struct {
 	TLS *tls.Config
 	// ConnectTimeout bounds name lookup, connecting and TLS handshake together; 5 s if zero.
 	ConnectTimeout time.Duration
+	// ProxyProtocol is the PROXY header that the service gets, in place of what a visit wishes. It goes out in one write
+	// with the visitor's first bytes if these are there already, and before a TLS handshake.
+	ProxyProtocol proxyproto.Emission
 }
 
 // Static is a member with a fixed address. It connects before any visitor byte is sent, so another member can be tried
@@ -67,7 +72,36 @@ func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 	if err != nil {
 		return Dialed{}, s.failure(ctx, err)
 	}
-	return Dialed{Conn: FromTCP(c)}, nil
+	sent, err := s.introduce(c, v, v.First)
+	if err != nil {
+		_ = c.Close()
+		failed := s.failure(ctx, err)
+		failed.MaybeSent = sent
+		return Dialed{}, failed
+	}
+	return Dialed{Conn: FromTCP(c), FirstSent: sent}, nil
+}
+
+// introduce writes the PROXY header, if there is one to write, and with it the visitor's first bytes if they are there.
+// Readers of the header that are in wide use look at no more than the first segment.
+func (s *Static) introduce(c net.Conn, v *Visit, first *First) (firstSent bool, err error) {
+	header := v.header(s.cfg.ProxyProtocol)
+	if len(header) == 0 {
+		return false, nil
+	}
+	if first != nil {
+		select {
+		case <-first.Ready():
+			p, _ := first.Bytes()
+			header, firstSent = append(header, p...), len(p) > 0
+		default:
+		}
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(s.cfg.ConnectTimeout)) // a new connection takes this much without waiting
+	if _, err := c.Write(header); err != nil {
+		return firstSent, fmt.Errorf("write the PROXY header to %s: %w", s.cfg.Address, err)
+	}
+	return firstSent, c.SetWriteDeadline(time.Time{})
 }
 
 func (s *Static) dialTLS(ctx context.Context, v *Visit) (Dialed, error) {
@@ -75,6 +109,10 @@ func (s *Static) dialTLS(ctx context.Context, v *Visit) (Dialed, error) {
 	defer cancel()
 	c, err := s.connect(ctx, v.Patience)
 	if err != nil {
+		return Dialed{}, s.failure(ctx, err)
+	}
+	if _, err := s.introduce(c, v, nil); err != nil {
+		_ = c.Close()
 		return Dialed{}, s.failure(ctx, err)
 	}
 	t := tls.Client(c, s.cfg.TLS)
