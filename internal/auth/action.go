@@ -13,7 +13,7 @@ type Action struct {
 	kind actionKind
 	host hostname.Pattern
 	port uint16
-	text string // the name of a tunnel, or host:port
+	text string // the name of a tunnel or an entrypoint, or host:port
 }
 
 type actionKind uint8
@@ -24,6 +24,7 @@ const (
 	offerName
 	visit
 	forwardTo
+	divert
 	read
 	administer
 )
@@ -42,6 +43,9 @@ func Visit(name string) Action { return Action{kind: visit, text: name} }
 
 // ForwardTo is to open connections to an address of the server's network, "host:port".
 func ForwardTo(hostport string) Action { return Action{kind: forwardTo, text: hostport} }
+
+// Divert is to have live traffic of an entrypoint for a time.
+func Divert(entrypoint string) Action { return Action{kind: divert, text: entrypoint} }
 
 // Read is to read status and metrics.
 func Read() Action { return Action{kind: read} }
@@ -62,6 +66,8 @@ func (a Action) String() string {
 		return "visit " + printable(a.text)
 	case forwardTo:
 		return "forward to " + printable(a.text)
+	case divert:
+		return "divert traffic of entrypoint " + printable(a.text)
 	case read:
 		return "read status and metrics"
 	case administer:

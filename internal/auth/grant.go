@@ -20,6 +20,8 @@ type Grant struct {
 	// Forward are targets on the server's network: HOST:PORT, where HOST is a name, an address, a glob of names or a CIDR, IPv6
 	// in brackets, and PORT is a port, a range or "*". A name is permitted as a name: no CIDR permits it, whatever it resolves to.
 	Forward []string
+	// Divert are globs (path.Match) of the names of entrypoints whose live traffic may be diverted; "*" is of all of them.
+	Divert []string
 
 	Read       bool // status and metrics
 	Administer bool // may change what the server does
@@ -30,7 +32,7 @@ func Everything() Grant {
 	every, _ := hostname.ParsePattern("*")
 	return Grant{
 		Hosts: []hostname.Pattern{every}, Ports: AllPorts(), Names: []string{"*"}, Visit: []string{"*"}, Forward: []string{"*:*"},
-		Read: true, Administer: true,
+		Divert: []string{"*"}, Read: true, Administer: true,
 	}
 }
 
@@ -72,6 +74,8 @@ func (g Grant) covers(a Action) bool {
 		return anyGlob(g.Visit, a.text)
 	case forwardTo:
 		return anyTarget(g.Forward, a.text)
+	case divert:
+		return anyGlob(g.Divert, a.text) || a.text != "" && slices.Contains(g.Divert, "*") // of names with a slash, too
 	case read:
 		return g.Read
 	case administer:
@@ -92,6 +96,8 @@ func (g Grant) granted(k actionKind) string {
 		return listed("visits to", g.Visit)
 	case forwardTo:
 		return listed("forwarding to", g.Forward)
+	case divert:
+		return listed("diverts of", g.Divert)
 	default:
 		return ""
 	}
@@ -102,7 +108,7 @@ func listed(what string, items []string) string {
 	const most = 10
 	switch n := len(items); {
 	case n == 0:
-		return "no " + strings.TrimSuffix(what, " to")
+		return "no " + strings.TrimSuffix(strings.TrimSuffix(what, " to"), " of")
 	case n > most:
 		return fmt.Sprintf("%s %s and %d more", what, strings.Join(items[:most], ", "), n-most)
 	}
@@ -125,7 +131,7 @@ func (g Grant) Validate() error {
 			errs = append(errs, errors.New("host is empty"))
 		}
 	}
-	for _, glob := range slices.Concat(g.Names, g.Visit) {
+	for _, glob := range slices.Concat(g.Names, g.Visit, g.Divert) {
 		errs = append(errs, checkGlob(glob))
 	}
 	for _, target := range g.Forward {

@@ -15,6 +15,7 @@ func TestPermit(t *testing.T) {
 		Names:   []string{"db", "team-*", "v?"},
 		Visit:   []string{"cache"},
 		Forward: []string{"db.internal:5432", "10.0.0.0/8:22", "[2001:db8::/32]:1-1024", "*.svc.internal:*"},
+		Divert:  []string{"devices", "dev-*"},
 		Read:    true,
 	}
 	tests := []struct {
@@ -59,6 +60,11 @@ func TestPermit(t *testing.T) {
 			"the token may not forward to 169.254.169.254:80: it is granted forwarding to " +
 				"db.internal:5432, 10.0.0.0/8:22, [2001:db8::/32]:1-1024, *.svc.internal:*",
 		},
+		{Divert("devices"), ""},
+		{Divert("dev-1"), ""},
+		{Divert("tcp/2222"), "the token may not divert traffic of entrypoint tcp/2222: it is granted diverts of devices, dev-*"},
+		{Divert("device"), "the token may not divert traffic of entrypoint device: it is granted diverts of devices, dev-*"},
+		{Divert("dev-1/x"), "the token may not divert traffic of entrypoint dev-1/x: it is granted diverts of devices, dev-*"},
 		{Read(), ""},
 		{Administer(), "the token may not administer the server"},
 		{Action{}, "the token may not do nothing in particular"},
@@ -83,7 +89,8 @@ func TestPermit(t *testing.T) {
 func everyAction(t testing.TB) []Action {
 	return []Action{
 		OfferHost(pattern(t, "*")), OfferHost(pattern(t, "a.example.com")), OfferPort(1), OfferPort(65535), OfferName("db"), Visit("db"),
-		ForwardTo("127.0.0.1:22"), ForwardTo("[::1]:22"), ForwardTo("db.internal:5432"), Read(), Administer(),
+		ForwardTo("127.0.0.1:22"), ForwardTo("[::1]:22"), ForwardTo("db.internal:5432"), Divert("devices"), Divert("tcp/2222"), Read(),
+		Administer(),
 	}
 }
 
@@ -104,6 +111,7 @@ func TestEverythingAndNothing(t *testing.T) {
 		{OfferPort(22), "the token may not offer port 22: it is granted no ports"},
 		{Visit("db"), "the token may not visit db: it is granted no visits"},
 		{ForwardTo("a:1"), "the token may not forward to a:1: it is granted no forwarding"},
+		{Divert("a"), "the token may not divert traffic of entrypoint a: it is granted no diverts"},
 		{Read(), "the token may not read status and metrics"},
 	} {
 		if err := (Grant{}).Permit(want.action); err == nil || err.Error() != want.text {
@@ -111,7 +119,7 @@ func TestEverythingAndNothing(t *testing.T) {
 		}
 	}
 	// Nothing at all permits what no name, port or host is.
-	for _, a := range []Action{{}, OfferHost(hostname.Pattern{}), OfferPort(0), OfferName(""), Visit(""), ForwardTo("")} {
+	for _, a := range []Action{{}, OfferHost(hostname.Pattern{}), OfferPort(0), OfferName(""), Visit(""), ForwardTo(""), Divert("")} {
 		if Everything().Permit(a) == nil {
 			t.Errorf("everything permits to %s", a)
 		}

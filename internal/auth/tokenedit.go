@@ -192,12 +192,13 @@ func recordNode(e TokenEntry) (*yaml.Node, error) {
 		Offer   offer     `yaml:"offer,omitempty"`
 		Visit   []string  `yaml:"visit,omitempty,flow"`
 		Forward []string  `yaml:"forward,omitempty,flow"`
+		Divert  []string  `yaml:"divert,omitempty,flow"`
 		Read    bool      `yaml:"read,omitempty"`
 		Admin   bool      `yaml:"admin,omitempty"`
 	}{
 		ID: e.ID, Name: e.Name, Hash: e.hash.Reveal(), Created: e.Created, Expires: e.Expires,
 		Offer: offer{patternTexts(e.Grant.Hosts), e.Grant.Ports.list(), e.Grant.Names},
-		Visit: e.Grant.Visit, Forward: e.Grant.Forward, Read: e.Grant.Read, Admin: e.Grant.Administer,
+		Visit: e.Grant.Visit, Forward: e.Grant.Forward, Divert: e.Grant.Divert, Read: e.Grant.Read, Admin: e.Grant.Administer,
 	}
 	n := new(yaml.Node)
 	if err := n.Encode(record); err != nil {

@@ -33,6 +33,7 @@ type tokenRecord struct {
 	} `yaml:"offer"`
 	Visit   []text `yaml:"visit"`
 	Forward []text `yaml:"forward"`
+	Divert  []text `yaml:"divert"`
 	Read    bool   `yaml:"read"`
 	Admin   bool   `yaml:"admin"`
 }
@@ -196,6 +197,7 @@ func (p *tokenParser) grant(r tokenRecord) Grant {
 	g.Ports = Ports{merge(ranges)}
 	g.Names = p.texts(r.Offer.Names, checkGlob)
 	g.Visit = p.texts(r.Visit, checkGlob)
+	g.Divert = p.texts(r.Divert, checkGlob)
 	g.Forward = p.texts(r.Forward, func(s string) error {
 		_, err := parseTarget(s)
 		return err

@@ -29,6 +29,7 @@ tokens:
       names: [db, "team-*"]
     visit: [cache]
     forward: ['db.internal:5432', "10.0.0.0/8:22"]
+    divert: [devices, dev-*]
     read: true
   - id: 12345678
     hash: ` + someHash + `
@@ -51,7 +52,7 @@ func TestParseTokens(t *testing.T) {
 			Grant: Grant{
 				Hosts: patterns(t, "app.example.com", "*.dev.example.com"), Ports: mustPorts(t, "80,81,2222,8000-8100"),
 				Names: []string{"db", "team-*"}, Visit: []string{"cache"},
-				Forward: []string{"db.internal:5432", "10.0.0.0/8:22"}, Read: true,
+				Forward: []string{"db.internal:5432", "10.0.0.0/8:22"}, Divert: []string{"devices", "dev-*"}, Read: true,
 			},
 		},
 		{ID: "12345678", hash: NewSecret(someHash), Grant: Grant{Administer: true}},
@@ -103,6 +104,7 @@ func TestParseTokensNamesFileAndLine(t *testing.T) {
 		{"an empty port", entry + "  offer: {ports: ['']}\n", `f.yaml:4: port is empty`},
 		{"a bad name", entry + "  offer: {names: ['[']}\n", `f.yaml:4: name "[": not a name, nor a pattern with '*', '?' and '[a-z]'`},
 		{"a bad visit", entry + "  visit: ['']\n", `f.yaml:4: name "": not a name, nor a pattern with '*', '?' and '[a-z]'`},
+		{"a bad divert", entry + "  divert: ['[']\n", `f.yaml:4: name "[": not a name, nor a pattern with '*', '?' and '[a-z]'`},
 		{"a bad forward", entry + "  forward: [a]\n", `f.yaml:4: forward "a": want HOST:PORT, CIDR:PORT or HOST:*`},
 		{
 			"all faults at once",
@@ -150,7 +152,7 @@ func TestAppendTokenMakesTheFile(t *testing.T) {
 		{},
 		{
 			Hosts: patterns(t, "app.example.com", "*.xn--mnchen-3ya.de", "::1"), Ports: mustPorts(t, "80,8000-8100"), Names: []string{"[a-z]*", "no"},
-			Visit: []string{"1e3", "true"}, Forward: []string{"[2001:db8::/32]:*", "~:1"}, Read: true,
+			Visit: []string{"1e3", "true"}, Forward: []string{"[2001:db8::/32]:*", "~:1"}, Divert: []string{"*"}, Read: true,
 		},
 	} {
 		_, entry, err := NewToken(TokenEntry{Name: fmt.Sprint("token ", i), Grant: grant})

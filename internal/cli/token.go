@@ -146,6 +146,7 @@ type record struct {
 	Names   []string   `json:"names,omitempty"`
 	Visit   []string   `json:"visit,omitempty"`
 	Forward []string   `json:"forward,omitempty"`
+	Divert  []string   `json:"divert,omitempty"`
 	Read    bool       `json:"read"`
 	Admin   bool       `json:"admin"`
 }
@@ -153,7 +154,7 @@ type record struct {
 func tokenRecord(e auth.TokenEntry) record {
 	r := record{
 		ID: e.ID, Name: e.Name, Ports: e.Grant.Ports.String(), Names: slices.Clone(e.Grant.Names), Visit: e.Grant.Visit,
-		Forward: e.Grant.Forward, Read: e.Grant.Read, Admin: e.Grant.Administer,
+		Forward: e.Grant.Forward, Divert: e.Grant.Divert, Read: e.Grant.Read, Admin: e.Grant.Administer,
 	}
 	for _, h := range e.Grant.Hosts {
 		r.Hosts = append(r.Hosts, h.String())
@@ -178,6 +179,7 @@ func (r record) may() []string {
 		{"offer names", r.Names},
 		{"visit", r.Visit},
 		{"forward to", r.Forward},
+		{"divert", r.Divert},
 	} {
 		if len(part.list) > 0 {
 			may = append(may, part.what+" "+strings.Join(part.list, ","))

@@ -34,7 +34,7 @@ func TestTokensAreMadeListedAndRevoked(t *testing.T) {
 	w.run(t, "token list --tokens DIR/tokens.yaml")
 	want := "ID        Name    Expires     May\n" +
 		id + "  laptop  2026-05-30  offer hosts app.example.com,*.dev.example.com; offer ports 2222,8000-8100\n" +
-		made.ID + "  ops     never       offer hosts *; offer names *; visit *; forward to *:*; offer ports 1-65535; read; administer\n"
+		made.ID + "  ops     never       offer hosts *; offer names *; visit *; forward to *:*; divert *; offer ports 1-65535; read; administer\n"
 	if got := w.stdout.String(); got != want {
 		t.Errorf("list:\n%s\nwant:\n%s", got, want)
 	}
@@ -67,7 +67,7 @@ func TestTokenNewRefuses(t *testing.T) {
 			t.Errorf("token new %s: code %d\n%s", line, code, first)
 		}
 	}
-	for _, wrong := range []string{"--hosts a:80", "--ports 0", "--names [", "--forward nowhere", "--expires soon"} {
+	for _, wrong := range []string{"--hosts a:80", "--ports 0", "--names [", "--forward nowhere", "--divert [", "--expires soon"} {
 		if code := w.run(t, "token new --tokens DIR/t --name a "+wrong); code != 2 || !strings.Contains(w.stderr.String(), "culvert: "+strings.Fields(wrong)[0]+": ") {
 			t.Errorf("token new %s: code %d\n%s", wrong, code, &w.stderr)
 		}

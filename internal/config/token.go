@@ -29,6 +29,7 @@ type TokenNew struct {
 	Names      []string      `flag:"names" unit:"NAME" group:"Security" help:"private tunnels that it may offer: db, team-*; repeatable"`
 	Visit      []string      `flag:"visit" unit:"NAME" group:"Security" help:"private tunnels that it may visit: db, team-*; repeatable"`
 	Forward    []string      `flag:"forward" unit:"HOST:PORT" group:"Security" help:"services of the server's network that it may reach: 10.0.0.0/8:5432; repeatable"`
+	Divert     []string      `flag:"divert" unit:"NAME" group:"Security" help:"entrypoints whose live traffic it may divert: devices, dev-*; repeatable"`
 	Read       bool          `flag:"read" group:"Security" help:"may read /status and /metrics"`
 	Administer bool          `flag:"admin" group:"Security" help:"may administer the server"`
 	Everything bool          `flag:"everything" group:"Security" help:"may do all of this"`
@@ -38,7 +39,7 @@ type TokenNew struct {
 // Resolve checks the grant. The error is Problems.
 func (t *TokenNew) Resolve(Environment) error {
 	found := t.check()
-	some := len(t.Hosts)+len(t.Names)+len(t.Visit)+len(t.Forward) > 0 || !t.Ports.IsZero() || t.Read || t.Administer
+	some := len(t.Hosts)+len(t.Names)+len(t.Visit)+len(t.Forward)+len(t.Divert) > 0 || !t.Ports.IsZero() || t.Read || t.Administer
 	switch {
 	case !word(t.Name):
 		found.add("name", "give --name NAME of letters, digits, '.', '-' and '_'", "a token needs a name to tell it by")
@@ -59,6 +60,7 @@ func (t *TokenNew) Resolve(Environment) error {
 		{"names", auth.Grant{Names: t.Names}},
 		{"visit", auth.Grant{Visit: t.Visit}},
 		{"forward", auth.Grant{Forward: t.Forward}},
+		{"divert", auth.Grant{Divert: t.Divert}},
 	} {
 		if err := part.grant.Validate(); err != nil {
 			found.add(part.flag, "", "%s", err)
@@ -73,7 +75,7 @@ func (t *TokenNew) Grant() auth.Grant {
 		return auth.Everything()
 	}
 	g := auth.Grant{
-		Ports: t.Ports, Names: t.Names, Visit: t.Visit, Forward: t.Forward, Read: t.Read, Administer: t.Administer,
+		Ports: t.Ports, Names: t.Names, Visit: t.Visit, Forward: t.Forward, Divert: t.Divert, Read: t.Read, Administer: t.Administer,
 	}
 	for _, host := range t.Hosts {
 		if p, err := hostname.ParsePattern(host); err == nil {
