@@ -15,6 +15,7 @@ func table() []row {
 		{"mux", []string{"nowait"}},
 		{"cork", []string{"nowait"}},
 		{"hostname", nil},
+		{"handover", nil},
 		{"auth", []string{"hostname"}},
 		{"forwardproxy", []string{"cork"}},
 		{"pki", []string{"forwardproxy"}},

@@ -22,6 +22,7 @@ type HTTPConfig struct {
 	IdleTimeout       time.Duration  // between requests of a connection; 2 min if zero
 	MaxHeaderBytes    int            // of a request head; 64 KiB if zero
 	MaxConns          int            // open connections; 0: no limit
+	Inherit           Inheritance
 	Log               *slog.Logger
 	// OnRefused, if set, is called with a Refused reason for each connection that was closed at once, or whose last head
 	// did not come whole.
@@ -42,7 +43,7 @@ type HTTP struct {
 
 // ListenHTTP opens the entrypoint; connections wait in the kernel until Run.
 func ListenHTTP(cfg HTTPConfig, handler http.Handler) (*HTTP, error) {
-	ln, err := listen(cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Log, cfg.OnRefused)
+	ln, err := listen(listening{cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Inherit, cfg.Log, cfg.OnRefused})
 	if err != nil {
 		return nil, err
 	}

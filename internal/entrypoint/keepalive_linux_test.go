@@ -9,7 +9,7 @@ import (
 func TestAcceptedConnectionsAreKeptAlive(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(addr, func(t *testing.T) {
-			ln, err := listen(addr, nil, 0, quiet(), nil)
+			ln, err := listen(listening{addr: addr, log: quiet()})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -28,8 +28,9 @@ const (
 // listener is a TCP listener that gives only those connections that are wanted.
 type listener struct {
 	tcp     *net.TCPListener
-	allow   []netip.Prefix // empty: all
-	max     int            // open connections; 0: no limit
+	allow   []netip.Prefix  // empty: all
+	max     int             // open connections; 0: no limit
+	turn    <-chan struct{} // closed when connections may be accepted; nil: they may
 	log     *slog.Logger
 	refused func(reason string)
 
@@ -38,24 +39,60 @@ type listener struct {
 	close  sync.Once
 }
 
-func listen(addr string, allow []netip.Prefix, maxConns int, log *slog.Logger, refused func(string)) (*listener, error) {
+// Sockets opens listening sockets, or has some that another process has left to this one.
+type Sockets interface {
+	Listen(lc net.ListenConfig, network, address string) (net.Listener, error)
+}
+
+// opened opens new ones.
+type opened struct{}
+
+func (opened) Listen(lc net.ListenConfig, network, address string) (net.Listener, error) {
+	return lc.Listen(context.Background(), network, address)
+}
+
+// Inheritance is what an entrypoint may take over from another process, whose place this one takes. The zero value is
+// nothing.
+type Inheritance struct {
+	Sockets Sockets         // nil: sockets are opened
+	Turn    <-chan struct{} // closed when connections are to be accepted; nil: at once
+}
+
+// listening is what a listener needs.
+type listening struct {
+	addr    string
+	allow   []netip.Prefix // empty: all
+	max     int            // open connections; 0: no limit
+	inherit Inheritance
+	log     *slog.Logger
+	refused func(string)
+}
+
+func listen(cfg listening) (*listener, error) {
 	var lc net.ListenConfig
 	// A multipath socket costs more than a plain one and tells less of resets.
 	lc.SetMultipathTCP(false)
 	inheritKeepAlive(&lc)
-	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	sockets := cfg.inherit.Sockets
+	if sockets == nil {
+		sockets = opened{}
+	}
+	ln, err := sockets.Listen(lc, "tcp", cfg.addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", addr, err)
+		return nil, fmt.Errorf("listen %s: %w", cfg.addr, err)
 	}
 	return &listener{
-		tcp: ln.(*net.TCPListener), allow: allow, max: maxConns, refused: refused, closed: make(chan struct{}),
-		log: log.With("entrypoint", ln.Addr().String()),
+		tcp: ln.(*net.TCPListener), allow: cfg.allow, max: cfg.max, turn: cfg.inherit.Turn, refused: cfg.refused,
+		closed: make(chan struct{}), log: cfg.log.With("entrypoint", ln.Addr().String()),
 	}, nil
 }
 
 // accept gives the next connection that is wanted; release must be called when it is closed. It waits out a shortage
 // of descriptors or memory. After Close it gives net.ErrClosed.
 func (l *listener) accept() (*net.TCPConn, error) {
+	if !l.mayAccept() {
+		return nil, fmt.Errorf("accept on %s: %w", l.tcp.Addr(), net.ErrClosed)
+	}
 	for delay := time.Duration(0); ; {
 		c, err := l.tcp.AcceptTCP()
 		switch {
@@ -75,6 +112,24 @@ func (l *listener) accept() (*net.TCPConn, error) {
 		if !l.wait(delay) {
 			return nil, fmt.Errorf("accept on %s: %w", l.tcp.Addr(), net.ErrClosed)
 		}
+	}
+}
+
+// mayAccept waits for this process's turn and says whether the listener is still open.
+func (l *listener) mayAccept() bool {
+	if l.turn == nil {
+		return true
+	}
+	select {
+	case <-l.turn:
+		return true
+	default: // of the two below, chance picks if both are ready
+	}
+	select {
+	case <-l.turn:
+		return true
+	case <-l.closed:
+		return false
 	}
 }
 

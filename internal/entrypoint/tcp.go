@@ -14,6 +14,7 @@ type Config struct {
 	Addr     string         // host:port; an empty host is every address of the machine, port 0 any free port
 	Allow    []netip.Prefix // the sources that may connect; empty: all
 	MaxConns int            // open connections; 0: no limit
+	Inherit  Inheritance
 	Log      *slog.Logger
 	// OnRefused, if set, is called for each connection that was closed at once, with a Refused reason.
 	OnRefused func(reason string)
@@ -30,7 +31,7 @@ type TCP struct {
 
 // ListenTCP opens the entrypoint; connections wait in the kernel until Run.
 func ListenTCP(cfg Config) (*TCP, error) {
-	ln, err := listen(cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Log, cfg.OnRefused)
+	ln, err := listen(listening{cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Inherit, cfg.Log, cfg.OnRefused})
 	if err != nil {
 		return nil, err
 	}
