@@ -36,7 +36,7 @@ func table() []row {
 		{"admin", []string{"accesslog", "auth"}},
 
 		// Level 2: the data path.
-		{"proxy", []string{"hostname", "router", "upstream"}},
+		{"proxy", []string{"hostname", "nowait", "router", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
 		{"control", []string{"auth", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},

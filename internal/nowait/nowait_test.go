@@ -1,7 +1,9 @@
 package nowait_test
 
 import (
+	"io"
 	"net"
+	"os"
 	"testing"
 
 	"culvert/internal/nowait"
@@ -19,26 +21,30 @@ func use(t *testing.T, c *net.TCPConn, f func(fd uintptr)) {
 	}
 }
 
-func TestNothingWaits(t *testing.T) {
-	if !nowait.Works {
-		t.Skip("not on this system")
-	}
+// pair is both ends of a connection.
+func pair(t *testing.T) (near, far *net.TCPConn) {
+	t.Helper()
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	near, err := net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr))
-	if err != nil {
+	if near, err = net.DialTCP("tcp", nil, ln.Addr().(*net.TCPAddr)); err != nil {
 		t.Fatal(err)
 	}
-	defer near.Close()
-	far, err := ln.AcceptTCP()
-	if err != nil {
+	t.Cleanup(func() { near.Close() })
+	if far, err = ln.AcceptTCP(); err != nil {
 		t.Fatal(err)
 	}
-	defer far.Close()
+	t.Cleanup(func() { far.Close() })
+	return near, far
+}
 
+func TestNothingWaits(t *testing.T) {
+	if !nowait.Works {
+		t.Skip("not on this system")
+	}
+	near, far := pair(t)
 	use(t, far, func(fd uintptr) {
 		if n, again, err := nowait.Read(fd, make([]byte, 8)); n != 0 || !again || err != nil {
 			t.Errorf("a read of nothing gives %d, %t, %v", n, again, err)
@@ -70,6 +76,51 @@ func TestNothingWaits(t *testing.T) {
 		_, _, _ = nowait.Write(fd, []byte("x")) // hears of the reset, or has it sent
 		if _, _, err := nowait.Write(fd, []byte("x")); err == nil {
 			t.Error("a write to a connection that was reset fails not")
+		}
+	})
+}
+
+func TestSpliceMovesBytesAndTheEnd(t *testing.T) {
+	if !nowait.Splices {
+		t.Skip("not on this system")
+	}
+	near, far := pair(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	out, in := r.Fd(), w.Fd()
+	use(t, far, func(fd uintptr) {
+		if n, again, err := nowait.Splice(fd, in, 100); n != 0 || !again || err != nil {
+			t.Errorf("a splice of nothing gives %d, %t, %v", n, again, err)
+		}
+	})
+	if _, err := near.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	use(t, far, func(fd uintptr) {
+		if n, again, err := nowait.Splice(fd, in, 100); n != 5 || again || err != nil {
+			t.Errorf("a splice gives %d, %t, %v", n, again, err)
+		}
+		if n, again, err := nowait.Splice(out, fd, 5); n != 5 || again || err != nil {
+			t.Errorf("a splice back gives %d, %t, %v", n, again, err)
+		}
+	})
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(near, got); err != nil || string(got) != "hello" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if err := near.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.Read(got); err != io.EOF { // waits for it
+		t.Errorf("read %v", err)
+	}
+	use(t, far, func(fd uintptr) {
+		if n, again, err := nowait.Splice(fd, in, 100); n != 0 || again || err != nil {
+			t.Errorf("a splice at the end gives %d, %t, %v", n, again, err)
 		}
 	})
 }

@@ -32,8 +32,10 @@ type direction struct {
 	dst, src upstream.Conn
 	way      Direction
 
-	count int  // pieces that moved; of the goroutine that copies
-	over  bool // of the same, or of who waits for it
+	count  int  // pieces that moved; of the goroutine that copies
+	weight int  // bytes of the large ones among the last; of the same
+	unfit  bool // for a pipe; of the same
+	over   bool // of the same, or of who waits for it
 }
 
 // share has somebody else see one direction to its end, and gives the other one.
@@ -139,11 +141,16 @@ func (d *direction) begin() (over bool, readErr, writeErr error) {
 	return r.firstErr != nil, unlessEnd(r.firstErr), nil
 }
 
-// transfer copies by hand what a puller copies by itself.
+// transfer copies by hand what a puller copies by itself, and leaves it to the kernel while much moves.
 func (d *direction) transfer() (readErr, writeErr error) {
 	r := upstream.NewReader(d.src, upstream.MaxRead)
 	defer r.Release()
 	for {
+		if d.heavy() {
+			if over, readErr, writeErr := d.splice(); over {
+				return readErr, writeErr
+			}
+		}
 		p, readErr := r.Next()
 		if len(p) > 0 {
 			n, err := d.dst.Write(p)
@@ -151,6 +158,7 @@ func (d *direction) transfer() (readErr, writeErr error) {
 			if err != nil {
 				return nil, err
 			}
+			d.weigh(n)
 		}
 		if readErr != nil {
 			return unlessEnd(readErr), nil

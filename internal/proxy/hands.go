@@ -8,7 +8,11 @@ import (
 // hands is goroutines that do one thing after the other, so that a stack which has grown to what a dial or a write through
 // TLS needs is used again: growing it costs more than all else that a new goroutine does. Who has nothing to do for a while
 // ends. The zero value is ready for use, and safe for concurrent use; a nil *hands keeps nobody.
+//
+// With them come the pipes that heavy directions borrow.
 type hands struct {
+	pipes pipes
+
 	mu       sync.Mutex
 	idle     []chan *task // who was busy last is last
 	spare    int          // how many of them were idle all the time since the last dismissal
