@@ -25,6 +25,7 @@ import (
 	"culvert/internal/config"
 	"culvert/internal/control"
 	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -270,6 +271,7 @@ func TestPortThatCannotBeOpenedIsRefusedInWords(t *testing.T) {
 	cfg.HealthAddr = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	s, _ := startServer(t, cfg)
 	_, health, _ := net.SplitHostPort(cfg.HealthAddr)
+	m := upstream.NewStatic(upstream.StaticConfig{Network: "tcp", Address: cfg.HealthAddr})
 	for port, want := range map[string]string{
 		fmt.Sprint(taken.Addr().(*net.TCPAddr).Port): "cannot be opened",
 		health: "its health port",
@@ -278,7 +280,7 @@ func TestPortThatCannotBeOpenedIsRefusedInWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.tunnels.Publish(control.Offered{Name: name}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := s.tunnels.Publish(control.Offered{Name: name, Member: m}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("port %s: got %v, want %q", port, err, want)
 		}
 	}

@@ -76,7 +76,7 @@ var errClosed = errors.New("the server is going down")
 
 // Publish implements control.Publisher.
 func (t *tunnels) Publish(o control.Offered) (control.Publication, error) {
-	name, m := o.Name, o.Member
+	name, placed := o.Name, upstream.Placed{Member: o.Member}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -88,7 +88,7 @@ func (t *tunnels) Publish(o control.Offered) (control.Publication, error) {
 			return nil, fmt.Errorf("the server has %d tunnels, which is its limit", maxTunnels)
 		}
 		var err error
-		if e, err = t.expose(name, m); err != nil {
+		if e, err = t.expose(name, placed); err != nil {
 			return nil, err
 		}
 	}
@@ -96,13 +96,13 @@ func (t *tunnels) Publish(o control.Offered) (control.Publication, error) {
 		e.expiry.Stop()
 		e.expiry = nil
 	}
-	e.upstream.Add(m)
-	return &publication{tunnels: t, exposure: e, member: m}, nil
+	e.upstream.Add(placed)
+	return &publication{tunnels: t, exposure: e, member: o.Member}, nil
 }
 
 // expose makes a tunnel known to visitors, those of HTTP with the next Settle. The caller holds mu.
-func (t *tunnels) expose(name tunnel.Name, first upstream.Member) (*exposure, error) {
-	e := &exposure{name: name, upstream: upstream.New(name.String())}
+func (t *tunnels) expose(name tunnel.Name, first upstream.Placed) (*exposure, error) {
+	e := &exposure{name: name, upstream: upstream.New(t.upstreamConfig(name))}
 	e.upstream.Add(first) // before visitors come
 	switch name.Kind() {
 	case tunnel.TCP:
@@ -122,6 +122,14 @@ func (t *tunnels) expose(name tunnel.Name, first upstream.Member) (*exposure, er
 	return e, nil
 }
 
+func (t *tunnels) upstreamConfig(name tunnel.Name) upstream.Config {
+	cfg := upstream.Config{Name: name.String(), Retries: -1}
+	if name.Kind() == tunnel.TCP {
+		cfg.OnFailedDial = t.metrics.FailedTCPOpen
+	}
+	return cfg
+}
+
 func (t *tunnels) openPort(e *exposure) error {
 	port := e.name.Port()
 	if owner, ok := t.reserved[port]; ok {
@@ -133,7 +141,6 @@ func (t *tunnels) openPort(e *exposure) error {
 		return fmt.Errorf("port %d cannot be opened on the server: %w", port, err)
 	}
 	e.port = ep
-	e.upstream.OnFailedDial = t.metrics.FailedTCPOpen
 	t.ports[ep] = struct{}{}
 	relay := proxy.NewTCP(proxy.TCPConfig{Upstream: e.upstream, Metrics: t.metrics, Label: label, Log: t.log})
 	t.serving.Go(func() {

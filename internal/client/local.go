@@ -43,32 +43,36 @@ type service struct {
 }
 
 func newService(u Upstream, tlsConfig *tls.Config) service {
-	up := upstream.New(u.Tunnel.String())
-	up.Add(upstream.NewStatic(upstream.StaticConfig{
+	up := upstream.New(upstream.Config{Name: u.Tunnel.String(), Retries: -1})
+	up.Add(upstream.Placed{Member: upstream.NewStatic(upstream.StaticConfig{
 		Name: u.Spec, Network: u.Network, Address: u.Address, TLS: tlsConfig, ConnectTimeout: connectTimeout,
-	}))
+	})})
 	return service{up, new(proxy.Carrier)}
 }
 
 func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error {
+	var place *upstream.Place
+	defer func() { place.Release() }()
 	return s.carrier.Carry(ctx, func() (a, b upstream.Conn, err error) {
-		b, err = s.dial(ctx, st, o)
-		return st, b, err
+		var d upstream.Dialed
+		d, err = s.dial(ctx, st, o)
+		place = d.Place
+		return st, d.Conn, err
 	}, nil)
 }
 
 // dial connects to the service and tells the server what came of it.
-func (s service) dial(ctx context.Context, st *mux.Stream, o *tunnel.Open) (upstream.Conn, error) {
-	d, _, err := s.upstream.Dial(ctx, &upstream.Visit{ID: o.ID, Source: o.Source, Destination: o.Destination, Host: o.Host})
+func (s service) dial(ctx context.Context, st *mux.Stream, o *tunnel.Open) (upstream.Dialed, error) {
+	d, err := s.upstream.Dial(ctx, &upstream.Visit{ID: o.ID, Source: o.Source, Destination: o.Destination, Host: o.Host})
 	if err != nil {
-		return nil, errors.Join(err, st.Refuse(uint8(refusal(err)), err.Error()))
+		return d, errors.Join(err, st.Refuse(uint8(refusal(err)), err.Error()))
 	}
 	if err := st.Confirm(); err != nil {
 		_ = d.Conn.Reset()
 		_ = st.Reset()
-		return nil, fmt.Errorf("confirm: %w", err)
+		return d, fmt.Errorf("confirm: %w", err)
 	}
-	return d.Conn, nil
+	return d, nil
 }
 
 // refusal is how a failed local dial is told to the server.

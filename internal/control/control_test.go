@@ -51,10 +51,10 @@ func (p *plane) Publish(o Offered) (Publication, error) {
 	defer p.mu.Unlock()
 	u := p.upstreams[name]
 	if u == nil {
-		u = upstream.New(name.String())
+		u = upstream.New(upstream.Config{Name: name.String(), Retries: -1})
 		p.upstreams[name] = u
 	}
-	u.Add(m)
+	u.Add(upstream.Placed{Member: m})
 	p.notify()
 	return place{p, u, m}, nil
 }
@@ -253,7 +253,7 @@ func TestStreamReachesTheClientAndCarriesFirstBytes(t *testing.T) {
 		_, _ = io.Copy(st, st)
 		_ = st.CloseWrite()
 	}()
-	d, _, err := b.plane.await(t, ssh, 1).Dial(t.Context(), &upstream.Visit{ID: "c1"})
+	d, err := b.plane.await(t, ssh, 1).Dial(t.Context(), &upstream.Visit{ID: "c1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,12 +290,12 @@ func TestSecondMemberGetsWhatTheFirstRefused(t *testing.T) {
 	}()
 	u := b.plane.await(t, ssh, 2)
 	for i := range 20 {
-		d, m, err := u.Dial(t.Context(), &upstream.Visit{})
+		d, err := u.Dial(t.Context(), &upstream.Visit{})
 		if err != nil {
 			t.Fatalf("dial %d: %v", i, err)
 		}
-		if m.Name() != "shop/i2" {
-			t.Errorf("dial %d went to %s", i, m.Name())
+		if got := d.Place.Member().Name(); got != "shop/i2" {
+			t.Errorf("dial %d went to %s", i, got)
 		}
 		_ = d.Conn.Close()
 	}
@@ -319,9 +319,9 @@ func TestClientThatDoesNotAcknowledge(t *testing.T) {
 	u := b.plane.await(t, ssh, 2)
 	for range 2 { // one of two dials meets the frozen client first
 		begun := time.Now()
-		d, m, err := u.Dial(t.Context(), &upstream.Visit{})
-		if err != nil || m.Name() != "shop/i2" {
-			t.Fatalf("got %v, %v", m, err)
+		d, err := u.Dial(t.Context(), &upstream.Visit{})
+		if err != nil || d.Place.Member().Name() != "shop/i2" {
+			t.Fatalf("got %v, %v", d.Place, err)
 		}
 		if took := time.Since(begun); took > 3*time.Second {
 			t.Errorf("took %s", took)
@@ -431,7 +431,7 @@ func TestGrantIsAskedAgainForEachStream(t *testing.T) {
 		}
 	}()
 	u := b.plane.await(t, ssh, 1)
-	d, _, err := u.Dial(t.Context(), &upstream.Visit{})
+	d, err := u.Dial(t.Context(), &upstream.Visit{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +446,7 @@ func TestGrantIsAskedAgainForEachStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the narrowed grant to reach the open session", func() bool {
-		d, _, err := u.Dial(t.Context(), &upstream.Visit{})
+		d, err := u.Dial(t.Context(), &upstream.Visit{})
 		if err == nil {
 			_ = d.Conn.Close()
 		}

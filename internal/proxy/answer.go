@@ -82,7 +82,7 @@ func refusalOf(r *http.Request, f *flow, err error) refusal {
 		return refuseTimeout
 	case reason == upstream.NoMember, justGone(err):
 		return refuseEmpty
-	case reason == upstream.Overloaded:
+	case reason == upstream.Overloaded, reason == upstream.QueueFull, reason == upstream.QueueTimeout:
 		return refuseBusy
 	default:
 		return refuseFailed

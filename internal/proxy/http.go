@@ -70,11 +70,11 @@ func (h *HTTP) Close() { h.pools.close() }
 
 // flow is one request on its way: what is known of it beside the request itself.
 type flow struct {
-	visit      upstream.Visit
-	candidates upstream.Candidates
-	host       string        // the pattern that matched
-	in         *http.Request // as the visitor sent it
-	body       *heldBody     // nil if there is none
+	visit    upstream.Visit
+	admitted upstream.Admitted // the candidates, and the place that the request has at one of them
+	host     string            // the pattern that matched
+	in       *http.Request     // as the visitor sent it
+	body     *heldBody         // nil if there is none
 }
 
 type flowKey struct{}
@@ -93,6 +93,7 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(rec, f, ref)
 		return
 	}
+	defer func() { f.admitted.Place.Release() }() // of an upgraded connection too: it ends before this returns
 	out := r.WithContext(context.WithValue(r.Context(), flowKey{}, f))
 	if r.ContentLength != 0 {
 		f.body = &heldBody{metrics: h.cfg.Metrics}
@@ -125,19 +126,25 @@ func (h *HTTP) route(f *flow) refusal {
 	}
 	f.host = route.Host.String()
 	f.visit.Host = host
-	if u := t.upstreams[route.Upstream]; u != nil {
-		f.candidates = u.Candidates()
-	}
-	if f.candidates.Len() == 0 {
+	u := t.upstreams[route.Upstream]
+	if u == nil {
 		h.cfg.Metrics.failedHTTPOpen(upstream.NoMember)
 		return refuseEmpty
+	}
+	if f.admitted, err = u.Admit(r.Context(), &f.visit); err != nil {
+		h.cfg.Metrics.failedHTTPOpen(upstream.ReasonOf(err))
+		return refusalOf(r, f, err)
 	}
 	return 0
 }
 
 // dial makes a connection to a member for the first request that is to use it.
 func (h *HTTP) dial(ctx context.Context, m upstream.Member, v *upstream.Visit) (upstream.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.DialTimeout)
+	limit := h.cfg.DialTimeout
+	if v.Limit > 0 {
+		limit = min(limit, v.Limit)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	d, err := m.Dial(ctx, v)
 	if err != nil {

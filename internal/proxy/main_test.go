@@ -90,9 +90,9 @@ func static(addr string, p upstream.Protocol) *upstream.Static {
 }
 
 func upstreamOf(members ...upstream.Member) *upstream.Upstream {
-	u := upstream.New("test")
+	u := upstream.New(upstream.Config{Name: "test", Retries: -1})
 	for _, m := range members {
-		u.Add(m)
+		u.Add(upstream.Placed{Member: m})
 	}
 	return u
 }

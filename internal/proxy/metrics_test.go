@@ -194,7 +194,7 @@ func TestTCPIsCounted(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	m := NewMetrics(reg, Mode{TCP: true})
 	u := upstreamOf(static(closedPort(t), upstream.Raw), static(service(t, echo), upstream.Raw))
-	u.OnFailedDial = m.FailedTCPOpen
+	u.Reconfigure(upstream.Config{Name: "test", Retries: -1, OnFailedDial: m.FailedTCPOpen})
 	near, far := pair(t)
 	served := make(chan struct{})
 	go func() {

@@ -76,14 +76,16 @@ func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
 	if f.body != nil {
 		f.body.src = req.Body // not the visitor's own request's: this one cannot be read once the request is over
 	}
-	for i, stale := 0, 0; ; {
-		m := f.candidates.At(i)
+	c := &f.admitted.Candidates
+	for tries, stale := 0, 0; ; {
+		m := f.admitted.Place.Member()
 		if r, ok := m.(upstream.Revocable); ok && r.Permitted() != nil {
 			p.forget(m) // what is kept may not be used; the new dial says why
 		}
-		a := &attempt{visit: f.candidates.Visit(&f.visit, i)}
-		again := i+1 < f.candidates.Len() && f.body == nil && safe(req.Method)
+		a := &attempt{visit: c.Visit(&f.visit, tries)}
+		again := tries+1 < c.Tries() && f.body == nil && safe(req.Method)
 		res, err := withinReach(m, again, a, a.request(req, f), p.of(m).RoundTrip)
+		report(f.admitted.Place, err)
 		if err == nil {
 			return res, nil
 		}
@@ -93,13 +95,21 @@ func (p *pools) RoundTrip(req *http.Request) (*http.Response, error) {
 		switch {
 		case !a.retriable(req, f, err):
 			return nil, err
-		case i+1 < f.candidates.Len():
-			i++
+		case tries+1 < c.Tries() && f.admitted.Next():
+			tries++
 		case a.reused && stale < staleTurns:
 			stale++
 		default:
 			return nil, err
 		}
+	}
+}
+
+// report tells the member's account what came of an attempt. What fails after the connection is no news of it.
+func report(p *upstream.Place, err error) {
+	var d *upstream.DialError
+	if err == nil || errors.As(err, &d) && d.Reason != upstream.Canceled {
+		p.Report(d)
 	}
 }
 

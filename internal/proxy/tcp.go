@@ -53,6 +53,7 @@ func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
 	t.port.begun()
 	p := &passage{start: time.Now(), relay: relay{hands: &t.hands, count: t.count, halfClosed: t.cfg.HalfClosedTimeout}}
 	err := p.run(ctx, func() bool { return t.connect(ctx, visitor, p) })
+	p.place.Release()
 	t.closed(ctx, p, err)
 	t.port.ended()
 }
@@ -60,9 +61,9 @@ func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
 // passage is a connection that has a service, or is to have one.
 type passage struct {
 	relay
-	id     string
-	start  time.Time
-	member upstream.Member // nil while it has none
+	id    string
+	start time.Time
+	place *upstream.Place // nil while it has none
 }
 
 // connect finds a service for the visitor and joins the two; false if there is none, and then the visitor is gone.
@@ -72,7 +73,7 @@ func (t *TCP) connect(ctx context.Context, visitor upstream.Conn, p *passage) bo
 	v := &upstream.Visit{
 		ID: p.id, Source: addrPort(visitor.RemoteAddr()), Destination: addrPort(visitor.LocalAddr()), First: first,
 	}
-	d, member, err := t.dial(ctx, v)
+	d, err := t.dial(ctx, v)
 	if err != nil {
 		_ = visitor.Reset()
 		first.Wait()
@@ -80,9 +81,9 @@ func (t *TCP) connect(ctx context.Context, visitor upstream.Conn, p *passage) bo
 		return false
 	}
 	if t.tells(ctx) {
-		t.log(p.id).Debug("connection open", "source", v.Source, "member", member.Name(), "after", time.Since(p.start))
+		t.log(p.id).Debug("connection open", "source", v.Source, "member", d.Place.Member().Name(), "after", time.Since(p.start))
 	}
-	p.member = member
+	p.place = d.Place
 	p.join(visitor, d.Conn)
 	p.first, p.firstErr = first.Stop()
 	if d.FirstSent {
@@ -98,8 +99,8 @@ func (t *TCP) tells(ctx context.Context) bool { return t.cfg.Log.Enabled(ctx, sl
 func (t *TCP) log(id string) *slog.Logger { return t.cfg.Log.With("conn", id, "port", t.cfg.Label) }
 
 func (t *TCP) closed(ctx context.Context, p *passage, err error) {
-	if p.member != nil && t.tells(ctx) {
-		t.log(p.id).Debug("connection closed", "member", p.member.Name(), "after", time.Since(p.start), "err", err)
+	if p.place != nil && t.tells(ctx) {
+		t.log(p.id).Debug("connection closed", "member", p.place.Member().Name(), "after", time.Since(p.start), "err", err)
 	}
 }
 
@@ -115,7 +116,7 @@ func (t *TCP) failed(ctx context.Context, v *upstream.Visit, err error) {
 }
 
 // dial finds a member for the visit. A visitor that goes away ends the search.
-func (t *TCP) dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, upstream.Member, error) {
+func (t *TCP) dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
 	defer cancel()
 	v.First.OnFailure(cancel)

@@ -34,25 +34,25 @@ func TestCandidatesBySuspicion(t *testing.T) {
 		orders  [][]string
 	}{
 		{"all well", "wpw", [][]string{{"0", "1", "2"}, {"1", "2", "0"}, {"2", "0", "1"}}},
-		{"one suspect", "swp", [][]string{{"1", "2", "0"}, {"1", "2", "0"}, {"2", "1", "0"}}},
-		{"two suspect", "sws", [][]string{{"1", "0", "2"}, {"1", "2", "0"}, {"1", "2", "0"}}},
+		{"one suspect", "swp", [][]string{{"1", "2", "0"}, {"2", "1", "0"}, {"1", "2", "0"}}},
+		{"two suspect", "sws", [][]string{{"1", "0", "2"}, {"1", "2", "0"}, {"1", "0", "2"}}},
 		{"all suspect", "sss", [][]string{{"0", "1", "2"}, {"1", "2", "0"}, {"2", "0", "1"}}},
-		{"one unusable", "wuw", [][]string{{"0", "2"}, {"2", "0"}, {"2", "0"}}},
+		{"one unusable", "wuw", [][]string{{"0", "2"}, {"2", "0"}, {"0", "2"}}},
 		{"unusable and suspect", "wbs", [][]string{{"0", "2"}, {"0", "2"}, {"0", "2"}}},
 		{"all unusable", "uub", [][]string{nil, nil, nil}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			u := New("x")
+			u := newUpstream("x")
 			for i, how := range tt.members {
 				p := place{name: fmt.Sprint(i)}
 				if how == 'p' {
-					u.Add(&p)
+					u.Add(Placed{Member: &p})
 					continue
 				}
-				u.Add(&moody{p, how == 'u' || how == 'b', how == 's' || how == 'b'})
+				u.Add(Placed{Member: &moody{p, how == 'u' || how == 'b', how == 's' || how == 'b'}})
 			}
 			for turn, want := range tt.orders {
-				if diff := cmp.Diff(want, ask(u.Candidates())); diff != "" {
+				if diff := cmp.Diff(want, ask(u.Candidates(nil))); diff != "" {
 					t.Errorf("turn %d (-want +got):\n%s", turn, diff)
 				}
 			}
@@ -63,11 +63,11 @@ func TestCandidatesBySuspicion(t *testing.T) {
 func TestCandidatesOfMany(t *testing.T) {
 	for _, n := range []int{63, 64, 65, 200} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			u := New("x")
+			u := newUpstream("x")
 			var well, suspect []string
 			for i := range n {
 				m := &moody{place: place{name: fmt.Sprint(i)}, unusable: i%3 == 0, suspect: i%7 == 1}
-				u.Add(m)
+				u.Add(Placed{Member: m})
 				switch {
 				case m.unusable:
 				case m.suspect:
@@ -76,7 +76,7 @@ func TestCandidatesOfMany(t *testing.T) {
 					well = append(well, m.name)
 				}
 			}
-			c := u.Candidates()
+			c := u.Candidates(nil)
 			if diff := cmp.Diff(slices.Concat(well, suspect), ask(c)); diff != "" {
 				t.Errorf("order (-want +got):\n%s", diff)
 			}
@@ -92,10 +92,10 @@ func TestCandidatesOfMany(t *testing.T) {
 
 func TestCandidatesAreASnapshot(t *testing.T) {
 	a, b := &moody{place: place{name: "a"}, suspect: true}, &moody{place: place{name: "b"}}
-	u := New("x")
-	u.Add(a)
-	u.Add(b)
-	c := u.Candidates()
+	u := newUpstream("x")
+	u.Add(Placed{Member: a})
+	u.Add(Placed{Member: b})
+	c := u.Candidates(nil)
 	a.suspect, b.unusable = false, true
 	if diff := cmp.Diff([]string{"b", "a"}, ask(c)); diff != "" {
 		t.Errorf("order (-want +got):\n%s", diff)
@@ -104,14 +104,14 @@ func TestCandidatesAreASnapshot(t *testing.T) {
 
 func TestDialLeavesUnusableMembersAlone(t *testing.T) {
 	broken, suspect := &moody{place: place{name: "broken"}, unusable: true}, &moody{place: place{name: "suspect"}, suspect: true}
-	u := New("x")
-	u.Add(broken)
-	if _, m, err := u.Dial(t.Context(), &Visit{}); m != nil || ReasonOf(err) != NoMember {
-		t.Errorf("dial gave %v, %v, want that there is no member", m, err)
+	u := newUpstream("x")
+	u.Add(Placed{Member: broken})
+	if d, err := u.Dial(t.Context(), &Visit{}); memberOf(d) != nil || ReasonOf(err) != NoMember {
+		t.Errorf("dial gave %v, %v, want that there is no member", d.Place, err)
 	}
-	u.Add(suspect)
-	if _, m, err := u.Dial(t.Context(), &Visit{Patience: time.Hour}); m != suspect || err != nil {
-		t.Errorf("dial gave %v, %v, want the suspect", m, err)
+	u.Add(Placed{Member: suspect})
+	if d, err := u.Dial(t.Context(), &Visit{Patience: time.Hour}); memberOf(d) != suspect || err != nil {
+		t.Errorf("dial gave %v, %v, want the suspect", d.Place, err)
 	}
 	if len(broken.visits) != 0 {
 		t.Error("the unusable member was asked")
@@ -122,12 +122,12 @@ func TestDialLeavesUnusableMembersAlone(t *testing.T) {
 }
 
 func TestCandidatesAllocateNothing(t *testing.T) {
-	u := New("x")
+	u := newUpstream("x")
 	for i := range 64 {
-		u.Add(&moody{unusable: i%5 == 0, suspect: i%3 == 0})
+		u.Add(Placed{Member: &moody{unusable: i%5 == 0, suspect: i%3 == 0}})
 	}
 	if n := testing.AllocsPerRun(100, func() {
-		c := u.Candidates()
+		c := u.Candidates(nil)
 		for i := range c.Len() {
 			c.At(i)
 		}
@@ -142,14 +142,15 @@ func BenchmarkCandidatesByState(b *testing.B) {
 		suspect bool
 	}{{"all well", false}, {"one suspect", true}} {
 		b.Run(bb.name, func(b *testing.B) {
-			u := New("x")
+			u := newUpstream("x")
 			for range 8 {
-				u.Add(&moody{})
+				u.Add(Placed{Member: &moody{}})
 			}
-			u.Add(&moody{suspect: bb.suspect})
+			u.Add(Placed{Member: &moody{suspect: bb.suspect}})
 			b.ReportAllocs()
 			for b.Loop() {
-				u.Candidates().At(0)
+				c := u.Candidates(nil)
+				c.At(0)
 			}
 		})
 	}

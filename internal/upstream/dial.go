@@ -3,50 +3,79 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
 // minPatience is how long a member may leave a request unacknowledged while another one could be asked.
 const minPatience = time.Second
 
-// Dial makes a connection to the first member, in the balancer's order, that gives one, and says which it was.
-// The caller owns the connection.
+// Dial makes a connection to the first member, in the policy's order, that gives one. The caller owns the connection, and
+// releases the place when it is over.
 //
-// Members that are not usable are not tried, those that are suspect after the others.
-// A member that fails is followed at once by the next one, but only while it is certain that no visitor byte reached a
-// service: a *DialError without MaybeSent certifies that, any other error does not. When nothing is left to try, or
-// the context has ended, the last error is returned, as a *DialError.
-func (u *Upstream) Dial(ctx context.Context, v *Visit) (Dialed, Member, error) {
-	c := u.Candidates()
-	for i := range c.Len() {
-		m := c.At(i)
-		d, err := m.Dial(ctx, c.Visit(v, i))
+// Members that are not usable are not tried, those that are suspect after the others. While all members have as many
+// connections as they may the visitor waits in the upstream's queue, if that has room.
+//
+// A member that fails is followed at once by the next one, as often as the configuration has it, but only while it is
+// certain that no visitor byte reached a service: a *DialError without MaybeSent certifies that, any other error does
+// not. When nothing is left to try, or the context has ended, the last error is returned, as a *DialError.
+func (u *Upstream) Dial(ctx context.Context, v *Visit) (Dialed, error) {
+	var a Admitted
+	if err := u.admit(ctx, v, &a); err != nil {
+		return Dialed{}, err
+	}
+	c, place, at := &a.Candidates, a.Place, a.At
+	var tries []Try
+	for {
+		m, begun := place.Member(), time.Now()
+		d, err := dial(ctx, m, c.Visit(v, len(tries)))
 		if err == nil {
-			return d, m, nil
+			place.Report(nil)
+			d.Place, d.Queued, d.Connect, d.Tries = place, a.Queued, time.Since(begun), tries
+			return d, nil
 		}
-		failed := Failure(m, err)
+		failed := *Failure(m, err)
+		if failed.Reason != Canceled {
+			place.Report(&failed)
+		}
 		u.failed(m, failed.Reason)
-		if i == c.Len()-1 || failed.MaybeSent || ctx.Err() != nil {
-			return Dialed{}, m, failed
+		place.Release()
+		tries = append(tries, Try{Member: m.Name(), Reason: failed.Reason, Took: time.Since(begun)})
+		failed.Tries = tries
+		if failed.MaybeSent || ctx.Err() != nil || len(tries) >= c.Tries() {
+			return Dialed{}, &failed
+		}
+		if place, at = c.Claim(at + 1); place == nil {
+			return Dialed{}, &failed
 		}
 	}
-	u.failed(nil, NoMember)
-	return Dialed{}, nil, &DialError{Reason: NoMember, Err: fmt.Errorf("upstream %s has no usable member", u.name)}
+}
+
+// dial asks one member, within the visit's limit.
+func dial(ctx context.Context, m Member, v *Visit) (Dialed, error) {
+	if v.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, v.Limit)
+		defer cancel()
+	}
+	return m.Dial(ctx, v)
 }
 
 func (u *Upstream) failed(m Member, r Reason) {
-	if u.OnFailedDial != nil {
-		u.OnFailedDial(m, r)
+	if f := u.cfg.Load().OnFailedDial; f != nil {
+		f(m, r)
 	}
 }
 
-// Visit is the visit as the i-th candidate is to see it: with patience while another candidate is left, without a limit
-// of its own for the last. v itself stays as it is, and is given back if it is what the candidate is to see.
-func (c Candidates) Visit(v *Visit, i int) *Visit {
-	var patience time.Duration
-	if i < c.Len()-1 {
+// Visit is the visit as a member is to see it when n others have been tried: with patience while another one may be
+// tried, without more than its limit for the last. v itself stays as it is, and is given back if it is what the member
+// is to see.
+func (c *Candidates) Visit(v *Visit, n int) *Visit {
+	patience := v.Limit
+	if n < c.tries-1 {
 		patience = max(v.Patience, minPatience)
+		if v.Limit > 0 {
+			patience = min(patience, v.Limit)
+		}
 	}
 	if patience == v.Patience {
 		return v

@@ -1,5 +1,5 @@
-// Package upstream holds named sets of places to send connections to, tries them in the balancer's order and
-// retries on the next one what the first one certainly did not get.
+// Package upstream holds named sets of places to send connections to, tries them in the order of a balancing policy,
+// retries on the next one what the first one certainly did not get, and keeps account of how each of them fares.
 //
 // It is the waist of the data path: a static address, a stream in a client's session and, later, a peer node are all
 // Members, and no caller learns which.
@@ -55,6 +55,9 @@ type Visit struct {
 	// Patience is how long a member may leave the request unacknowledged before the dial is given up, so that
 	// another one can be tried; zero means until the context ends. It ends no dial that has been acknowledged.
 	Patience time.Duration
+	// Limit bounds one member's whole dial, also of the last one that is left; 0: not at all. It is the Upstream's to
+	// keep, a member need not look at it.
+	Limit time.Duration
 	// Proxy is the PROXY header that the visitor's connection came with; nil if it had none.
 	Proxy *proxyproto.Header
 	// Emit is the PROXY header that the service is to get before anything else. A member with a setting of its own has its
@@ -73,10 +76,21 @@ func (v *Visit) header(e proxyproto.Emission) []byte {
 	return e.Header(v.Source, v.Destination, v.ID, v.Host, v.Proxy).AppendTo(make([]byte, 0, 256), e.Version)
 }
 
-// Dialed is a connection made. If FirstSent, the member has sent all of Visit.First's bytes already.
+// Dialed is a connection made. A member sets the first two fields only, an Upstream's Dial all of them.
 type Dialed struct {
 	Conn      Conn
-	FirstSent bool
+	FirstSent bool          // the member has sent all of Visit.First's bytes already
+	Place     *Place        // to be released when the connection is over
+	Queued    time.Duration // waited until a member had room
+	Connect   time.Duration // what the last member took
+	Tries     []Try         // the members before it, that gave none
+}
+
+// Try is a dial that failed.
+type Try struct {
+	Member string
+	Reason Reason
+	Took   time.Duration
 }
 
 // Conn is a connection whose directions close apart, and which can be aborted.
@@ -103,6 +117,8 @@ const (
 	Lost         Reason = "lost"           // the session was lost meanwhile
 	NoMember     Reason = "no_member"      // the upstream is empty
 	Canceled     Reason = "canceled"       // the visitor went away
+	QueueFull    Reason = "queue_full"     // all members have as many connections as they may, and enough visitors wait
+	QueueTimeout Reason = "queue_timeout"  // no member had room in time
 )
 
 // DialError is a failed dial.
@@ -112,6 +128,7 @@ type DialError struct {
 	// MaybeSent means that visitor bytes may have reached a service: no other member may be tried.
 	MaybeSent bool
 	Err       error
+	Tries     []Try // of an Upstream's Dial: all that failed, the last one too
 }
 
 func (e *DialError) Error() string {

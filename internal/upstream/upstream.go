@@ -1,62 +1,278 @@
 package upstream
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"culvert/internal/balancer"
 )
 
-// Upstream is a named set of members and the order in which they are tried: round robin.
-// It is safe for concurrent use; what a connection or request reads takes no lock and allocates nothing.
-type Upstream struct {
-	// OnFailedDial, if set, hears of every member that did not give a connection, also when another one then did;
-	// the member is nil when there was none to ask. It is set before the upstream's first use.
+// Config says how an upstream treats its members and its visitors.
+type Config struct {
+	Name   string
+	Policy balancer.Policy // "" is round_robin
+	// Retries is how many members are tried after the first one; negative: all of them.
+	Retries int
+	// Queue is where visitors wait while all members have as many connections as they may.
+	Queue Queue
+	// SlowStart is how long the share of a member grows that came back, or was added to a running upstream; 0: not at all.
+	SlowStart time.Duration
+	Ejection  Ejection
+
+	// OnFailedDial hears of every member that did not give a connection, also when another one then did; the member is
+	// nil when there was none to ask.
 	OnFailedDial func(Member, Reason)
+	// OnUsable is called when the upstream gets its first usable member or loses its last. Ejection never makes an
+	// upstream unusable. Calls come one after the other, in order, and may use the upstream.
+	OnUsable func(usable bool)
+	// OnEjected hears of every ejection, like OnUsable.
+	OnEjected func(m Member, reason Reason, until time.Time)
+}
 
-	name    string
-	order   balancer.RoundRobin
-	members atomic.Pointer[[]Member] // replaced whole, never changed
+// Queue bounds the visitors that wait for a member. The zero Queue lets nobody wait.
+type Queue struct {
+	Max     int
+	Timeout time.Duration // 5 s if zero
+}
 
-	mu sync.Mutex // orders the writers of members
+// Ejection is how members are left alone for a while that did not give connections several times in a row.
+type Ejection struct {
+	After int           // failures in a row; 3 if zero, negative: members are never ejected
+	For   time.Duration // the first time, then twice as long each time until one gives a connection; 10 s if zero
+	Most  time.Duration // at most; 5 min if zero
+}
+
+func (c Config) withDefaults() *Config {
+	c.Queue.Timeout = cmp.Or(c.Queue.Timeout, 5*time.Second)
+	c.Ejection.After = cmp.Or(c.Ejection.After, 3)
+	c.Ejection.For = cmp.Or(c.Ejection.For, 10*time.Second)
+	c.Ejection.Most = max(cmp.Or(c.Ejection.Most, 5*time.Minute), c.Ejection.For)
+	return &c
+}
+
+// Placed is a member with its place among the others.
+type Placed struct {
+	Member   Member
+	Weight   int  // its share relative to the others'; 0 counts as 1
+	Backup   bool // has no visitors while another member that is no backup is usable
+	MaxConns int  // connections at a time; 0: no limit
+	Down     bool // is not usable until SetHealth says so
+}
+
+// MaxWeight is the greatest weight of a member.
+const MaxWeight = 1 << 16
+
+// Upstream is a named set of members and the order in which they are tried.
+// It is safe for concurrent use; what a connection or request reads takes no lock, as long as nobody has to wait.
+type Upstream struct {
+	born  time.Time
+	cfg   atomic.Pointer[Config]
+	set   atomic.Pointer[set] // replaced whole, never changed
+	turn  atomic.Uint64       // connections and requests so far
+	queue queue
+	told  teller
+
+	mu     sync.Mutex // orders the writers of set, of seats' terms and of ejections
+	byHand map[string]hand
+}
+
+// hand is what an operator has said of a member. It is kept by name, so that a client that comes back finds it unchanged.
+type hand struct {
+	drain  bool
+	weight *int
+}
+
+type set struct {
+	seats   []*seat
+	members []Member
 }
 
 // New makes an upstream without members.
-func New(name string) *Upstream {
-	u := &Upstream{name: name}
-	u.members.Store(new([]Member))
+func New(cfg Config) *Upstream {
+	u := &Upstream{born: time.Now(), byHand: make(map[string]hand)}
+	u.cfg.Store(cfg.withDefaults())
+	u.set.Store(&set{})
 	return u
 }
 
+// Reconfigure replaces the configuration. Members, their state and who waits stay.
+func (u *Upstream) Reconfigure(cfg Config) {
+	u.mu.Lock()
+	u.cfg.Store(cfg.withDefaults())
+	u.mu.Unlock()
+	u.settle()
+}
+
 // Name is the upstream's name.
-func (u *Upstream) Name() string { return u.name }
+func (u *Upstream) Name() string { return u.cfg.Load().Name }
 
 // Add adds a member, which takes part from the next connection on. A member that is there already is not added twice.
-func (u *Upstream) Add(m Member) {
+func (u *Upstream) Add(p Placed) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	old := *u.members.Load()
-	if slices.Contains(old, m) {
-		return
+	old := u.set.Load()
+	if !slices.Contains(old.members, p.Member) {
+		s := newSeat(p)
+		// Members with which an upstream begins have no others to leave the visitors to meanwhile.
+		s.late = u.turn.Load() > 0
+		s.set(u.terms(s, terms{down: p.Down, back: u.backNow(s.late && !p.Down)}))
+		u.set.Store(&set{append(slices.Clip(old.seats), s), append(slices.Clip(old.members), p.Member)})
 	}
-	members := append(slices.Clip(old), m)
-	u.members.Store(&members)
+	u.mu.Unlock()
+	u.settle()
 }
 
 // Remove takes a member out; its connections go on. A member that is not there is no fault.
 func (u *Upstream) Remove(m Member) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	members := slices.DeleteFunc(slices.Clone(*u.members.Load()), func(x Member) bool { return x == m })
-	u.members.Store(&members)
+	old := u.set.Load()
+	if i := slices.Index(old.members, m); i >= 0 {
+		u.set.Store(&set{slices.Delete(slices.Clone(old.seats), i, i+1), slices.Delete(slices.Clone(old.members), i, i+1)})
+	}
+	u.mu.Unlock()
+	u.settle()
+}
+
+// Update gives a member that is there another place. Whether it is down, drained or ejected stays; a weight that was set by
+// hand stays until the placed weight changes. A member that is not there is no fault.
+func (u *Upstream) Update(p Placed) {
+	u.mu.Lock()
+	if s := u.seat(p.Member); s != nil {
+		if h := u.byHand[s.name]; p.Weight != s.placed.Weight && h.weight != nil {
+			h.weight = nil
+			u.setHand(s.name, h)
+		}
+		s.placed = p
+		s.set(u.terms(s, s.terms()))
+	}
+	u.mu.Unlock()
+	u.settle()
+}
+
+// SetHealth tells what an active check found. A member that is not there is no fault.
+func (u *Upstream) SetHealth(m Member, up bool, cause error) {
+	u.mu.Lock()
+	if s := u.seat(m); s != nil {
+		now := s.terms()
+		if !up && cause != nil {
+			s.trouble.Store(&trouble{time.Now(), cause})
+		}
+		if up && now.down {
+			now.back = u.backNow(s.late)
+			s.forgive()
+		}
+		s.late = s.late || !up
+		now.down = !up
+		s.set(now)
+	}
+	u.mu.Unlock()
+	u.settle()
+}
+
+// SetDrain says whether members of that name get no more connections. What is open goes on. It holds for members of that
+// name that are added later too.
+func (u *Upstream) SetDrain(name string, on bool) error {
+	return u.setByHand(name, func(h *hand) { h.drain = on })
+}
+
+// SetWeight changes the weight of the members of that name; 0 is no more connections. It holds for members of that name that are
+// added later too.
+func (u *Upstream) SetWeight(name string, w int) error {
+	if w < 0 || w > MaxWeight {
+		return fmt.Errorf("weight %d of %s: use 0 (no new connections) to %d", w, name, MaxWeight)
+	}
+	return u.setByHand(name, func(h *hand) { h.weight = &w })
+}
+
+func (u *Upstream) setByHand(name string, change func(*hand)) error {
+	u.mu.Lock()
+	h, known := u.byHand[name]
+	seats := u.set.Load().seats
+	for _, s := range seats {
+		known = known || s.name == name
+	}
+	if !known {
+		u.mu.Unlock()
+		return u.unknown(name)
+	}
+	change(&h)
+	u.setHand(name, h)
+	for _, s := range seats {
+		if s.name == name {
+			s.set(u.terms(s, s.terms()))
+		}
+	}
+	u.mu.Unlock()
+	u.settle()
+	return nil
+}
+
+func (u *Upstream) setHand(name string, h hand) {
+	if h == (hand{}) {
+		delete(u.byHand, name)
+		return
+	}
+	u.byHand[name] = h
+}
+
+func (u *Upstream) unknown(name string) error {
+	known := make(map[string]bool)
+	for _, m := range u.Members() {
+		known[m.Name()] = true
+	}
+	if len(known) == 0 {
+		return fmt.Errorf("upstream %s has no member %q: it has none at all", u.Name(), name)
+	}
+	return fmt.Errorf("upstream %s has no member %q: it has %s", u.Name(), name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 }
 
 // Members is the present set, in the order in which they were added. It must not be changed.
-func (u *Upstream) Members() []Member { return *u.members.Load() }
+func (u *Upstream) Members() []Member { return u.set.Load().members }
 
-// Candidates is the set of members that are usable now, in the order in which the next connection is to try them.
-func (u *Upstream) Candidates() Candidates {
-	members := *u.members.Load()
-	return rank(members, u.order.Order(len(members)))
+// Usable says whether any member can be given a connection, or could if it had not as many as it may.
+func (u *Upstream) Usable() bool {
+	return slices.ContainsFunc(u.set.Load().seats, func(s *seat) bool { return s.usable(s.terms()) })
+}
+
+// Recheck is to be called when a member's own Usable may have changed, so that OnUsable hears of it and visitors that
+// wait get on.
+func (u *Upstream) Recheck() { u.settle() }
+
+// seat is the member's seat, nil if it has none. The caller holds mu.
+func (u *Upstream) seat(m Member) *seat {
+	now := u.set.Load()
+	if i := slices.Index(now.members, m); i >= 0 {
+		return now.seats[i]
+	}
+	return nil
+}
+
+// settle has everybody know of a change. The caller does not hold mu.
+func (u *Upstream) settle() {
+	if u.cfg.Load().OnUsable != nil {
+		u.mu.Lock()
+		if usable := u.Usable(); u.told.usable.Swap(usable) != usable {
+			cfg := u.cfg.Load()
+			u.told.add(func() { cfg.OnUsable(usable) })
+		}
+		u.mu.Unlock()
+	}
+	u.told.tell()
+	u.wake()
+}
+
+// now is a clock that knows no zero.
+func (u *Upstream) now() time.Duration { return time.Since(u.born) + 1 }
+
+// backNow is when a member's slow start begins; zero if it has none.
+func (u *Upstream) backNow(slow bool) time.Duration {
+	if !slow {
+		return 0
+	}
+	return u.now()
 }

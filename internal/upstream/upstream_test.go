@@ -29,6 +29,17 @@ func (p *place) Dial(_ context.Context, v *Visit) (Dialed, error) {
 	return Dialed{}, p.err
 }
 
+// newUpstream tries all members, as tunnels do.
+func newUpstream(name string) *Upstream { return New(Config{Name: name, Retries: -1}) }
+
+// memberOf is whose connection it is, nil if there is none.
+func memberOf(d Dialed) Member {
+	if d.Place == nil {
+		return nil
+	}
+	return d.Place.Member()
+}
+
 func refusing(name string, r Reason) *place {
 	return &place{name: name, err: &DialError{Member: name, Reason: r, Err: errors.New("no")}}
 }
@@ -43,12 +54,12 @@ func names(members []Member) []string {
 
 func TestMembers(t *testing.T) {
 	a, b, c := &place{name: "a"}, &place{name: "b"}, &place{name: "c"}
-	u := New("tcp/2222")
-	u.Add(a)
-	u.Add(b)
-	u.Add(b)
+	u := newUpstream("tcp/2222")
+	u.Add(Placed{Member: a})
+	u.Add(Placed{Member: b})
+	u.Add(Placed{Member: b})
 	before := u.Members()
-	u.Add(c)
+	u.Add(Placed{Member: c})
 	u.Remove(a)
 	u.Remove(a)
 	if diff := cmp.Diff([]string{"a", "b"}, names(before)); diff != "" {
@@ -63,13 +74,13 @@ func TestMembers(t *testing.T) {
 }
 
 func TestCandidatesTakeTurns(t *testing.T) {
-	u := New("x")
+	u := newUpstream("x")
 	for _, n := range []string{"a", "b", "c"} {
-		u.Add(&place{name: n})
+		u.Add(Placed{Member: &place{name: n}})
 	}
 	var firsts []string
 	for range 6 {
-		c := u.Candidates()
+		c := u.Candidates(nil)
 		var order []string
 		for i := range c.Len() {
 			order = append(order, c.At(i).Name())
@@ -105,13 +116,14 @@ func TestDialGoesOnOnlyWhileNothingWasSent(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			u := New("x")
+			u := newUpstream("x")
 			var failed []Reason
-			u.OnFailedDial = func(_ Member, r Reason) { failed = append(failed, r) }
+			u.Reconfigure(Config{Name: "x", Retries: -1, OnFailedDial: func(_ Member, r Reason) { failed = append(failed, r) }})
 			for _, m := range tt.members {
-				u.Add(m)
+				u.Add(Placed{Member: m})
 			}
-			_, m, err := u.Dial(t.Context(), &Visit{ID: "1"})
+			d, err := u.Dial(t.Context(), &Visit{ID: "1"})
+			m := memberOf(d)
 			if tt.got != "" && (err != nil || m.Name() != tt.got) {
 				t.Errorf("dial gave %v, %v, want %s", m, err, tt.got)
 			}
@@ -139,10 +151,10 @@ func TestDialStopsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	a, b := refusing("a", Canceled), &place{name: "b"}
 	a.onDial = cancel
-	u := New("x")
-	u.Add(a)
-	u.Add(b)
-	if _, _, err := u.Dial(ctx, &Visit{}); ReasonOf(err) != Canceled {
+	u := newUpstream("x")
+	u.Add(Placed{Member: a})
+	u.Add(Placed{Member: b})
+	if _, err := u.Dial(ctx, &Visit{}); ReasonOf(err) != Canceled {
 		t.Errorf("dial gave %v, want canceled", err)
 	}
 	if len(b.visits) != 0 {
@@ -161,11 +173,11 @@ func TestPatienceWhileAnotherIsLeft(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := refusing("a", Refused), refusing("b", Refused)
-			u := New("x")
-			u.Add(a)
-			u.Add(b)
+			u := newUpstream("x")
+			u.Add(Placed{Member: a})
+			u.Add(Placed{Member: b})
 			v := &Visit{Patience: tt.asked}
-			_, _, _ = u.Dial(t.Context(), v)
+			_, _ = u.Dial(t.Context(), v)
 			if a.visits[0].Patience != tt.want || b.visits[0].Patience != 0 {
 				t.Errorf("patience is %v and %v, want %v and 0", a.visits[0].Patience, b.visits[0].Patience, tt.want)
 			}
@@ -177,14 +189,14 @@ func TestPatienceWhileAnotherIsLeft(t *testing.T) {
 }
 
 func BenchmarkCandidates(b *testing.B) {
-	u := New("x")
+	u := newUpstream("x")
 	for _, n := range []string{"a", "b", "c"} {
-		u.Add(&place{name: n})
+		u.Add(Placed{Member: &place{name: n}})
 	}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			c := u.Candidates()
+			c := u.Candidates(nil)
 			for i := range c.Len() {
 				_ = c.At(i)
 			}
@@ -193,10 +205,13 @@ func BenchmarkCandidates(b *testing.B) {
 }
 
 func TestCandidatesDoNotAllocate(t *testing.T) {
-	u := New("x")
-	u.Add(&place{name: "a"})
-	u.Add(&place{name: "b"})
-	if n := testing.AllocsPerRun(100, func() { _ = u.Candidates().At(1) }); n != 0 {
+	u := newUpstream("x")
+	u.Add(Placed{Member: &place{name: "a"}})
+	u.Add(Placed{Member: &place{name: "b"}})
+	if n := testing.AllocsPerRun(100, func() {
+		c := u.Candidates(nil)
+		_ = c.At(1)
+	}); n != 0 {
 		t.Errorf("candidates allocate %v times", n)
 	}
 }

@@ -1,0 +1,67 @@
+package upstream
+
+import "time"
+
+func (u *Upstream) succeeded(s *seat) {
+	if s.row.Load() == 0 && s.ejected.Load() == 0 { // each time, but after a failure
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.forgive()
+}
+
+// failedAt notes that a member did not give a connection, and may eject it.
+func (u *Upstream) failedAt(s *seat, err *DialError) {
+	s.failed.Add(1)
+	s.trouble.Store(&trouble{time.Now(), err.Err})
+	e := u.cfg.Load().Ejection
+	if row := s.row.Add(1); e.After < 0 || row < int64(e.After) {
+		return
+	}
+	u.mu.Lock()
+	u.eject(s, e, err.Reason)
+	u.mu.Unlock()
+	u.told.tell()
+}
+
+// eject leaves a member alone for a while, unless half of them are left alone already or no other is usable. The caller
+// holds mu.
+func (u *Upstream) eject(s *seat, e Ejection, why Reason) {
+	now := u.now()
+	if now < time.Duration(s.ejected.Load()) { // dials that began before it was ejected
+		return
+	}
+	usable, ejected := 0, 1
+	present := false
+	for _, other := range u.set.Load().seats {
+		present = present || other == s
+		if t := other.terms(); !other.usable(t) {
+			continue
+		}
+		usable++
+		if other != s && now < time.Duration(other.ejected.Load()) {
+			ejected++
+		}
+	}
+	if !present || 2*ejected > usable {
+		return
+	}
+	spell := e.Most
+	if shift := min(s.spells, 30); e.For <= e.Most>>shift {
+		spell = e.For << shift
+	}
+	s.spells++
+	s.ejected.Store(int64(now + spell))
+	if t := s.terms(); u.cfg.Load().SlowStart > 0 {
+		t.back = now + spell
+		s.set(t)
+	}
+	if u.cfg.Load().Queue.Max > 0 {
+		time.AfterFunc(spell, u.wake) // it may have room for who waits
+	}
+	if told := u.cfg.Load().OnEjected; told != nil {
+		until := time.Now().Add(spell)
+		u.told.add(func() { told(s.member, why, until) })
+	}
+}

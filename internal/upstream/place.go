@@ -1,0 +1,33 @@
+package upstream
+
+import (
+	"sync/atomic"
+)
+
+// Place is the account of one connection or request at a member. Whoever has it releases it when that is over.
+type Place struct {
+	upstream *Upstream
+	seat     *seat
+	released atomic.Bool
+}
+
+// Member is whose place it is.
+func (p *Place) Member() Member { return p.seat.member }
+
+// Release gives the place back, and to who waits for it. It is to be called once; later calls do nothing.
+func (p *Place) Release() {
+	if p == nil || p.released.Swap(true) {
+		return
+	}
+	p.seat.open.Add(-1)
+	p.upstream.wake()
+}
+
+// Report tells what came of the attempt to use the place: nil if the member gave a connection. Dial does it by itself.
+func (p *Place) Report(err *DialError) {
+	if err == nil {
+		p.upstream.succeeded(p.seat)
+		return
+	}
+	p.upstream.failedAt(p.seat, err)
+}

@@ -1,0 +1,59 @@
+package upstream
+
+import "time"
+
+// PlaceState is how a member stands, for status, metrics and explanations.
+type PlaceState struct {
+	Member       Member
+	Name         string
+	Weight       int // 0: set by hand, no new connections
+	Backup       bool
+	Open         int    // connections and requests now
+	MaxConns     int    // 0: no limit
+	Total        uint64 // connections and requests so far, failed ones too
+	Failed       uint64 // tries that gave no connection
+	Usable       bool   // may be given connections, if it has room and is not ejected
+	Draining     bool
+	Down         bool // by an active check
+	LastError    string
+	LastErrorAt  time.Time
+	EjectedUntil time.Time // zero if it is not
+	Suspect      bool
+	SlowStart    float64 // the part of its weight that it has: 1 but while it starts slowly
+	Eligible     bool    // could be given the next connection
+}
+
+// Places is how all members stand, in the order in which they were added. It takes no lock.
+func (u *Upstream) Places() []PlaceState {
+	seats, cfg, now := u.set.Load().seats, u.cfg.Load(), u.now()
+	places := make([]PlaceState, len(seats))
+	active := uint8(ranks)
+	for i, s := range seats {
+		t := s.terms()
+		p := &places[i]
+		*p = PlaceState{
+			Member: s.member, Name: s.name, Weight: int(t.weight), Backup: t.backup, Open: int(s.open.Load()), MaxConns: int(t.maxConns),
+			Total: s.total.Load(), Failed: s.failed.Load(), Usable: s.usable(t), Draining: t.draining, Down: t.down, SlowStart: 1,
+			Suspect: s.suspect(),
+		}
+		if until := time.Duration(s.ejected.Load()); now < until {
+			p.EjectedUntil = u.born.Add(until)
+		} else if t.weight > 0 {
+			p.SlowStart = float64(t.share(now, cfg.SlowStart)) / float64(t.weight*scale)
+		}
+		if last := s.trouble.Load(); last != nil {
+			p.LastError, p.LastErrorAt = last.err.Error(), last.at
+		}
+		if p.Usable {
+			active = min(active, s.rank(&t, now)/2)
+		}
+	}
+	for i := range places {
+		p, t := &places[i], seats[i].terms()
+		p.Eligible = p.Usable && seats[i].rank(&t, now)/2 == active && (p.MaxConns == 0 || p.Open < p.MaxConns)
+	}
+	return places
+}
+
+// Waiting is how many visitors wait for a member.
+func (u *Upstream) Waiting() int { return int(u.queue.length.Load()) }
