@@ -48,7 +48,7 @@ func (cfg Config) api() http.Handler {
 	change("POST /api/drain", func(*http.Request) error { cfg.Operator.Drain(); return nil })
 	change("PATCH /api/upstreams/{upstream}/members/{member}", cfg.changeMember)
 	change("DELETE /api/diverts/{id}", func(r *http.Request) error {
-		return cfg.DataPlane.EndDivert(r.PathValue("id"), "ended by an operator")
+		return cfg.Diverts.EndDivert(r.PathValue("id"), "ended by an operator")
 	})
 	routes.HandleFunc(APIPath, func(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusNotFound, "the API has no such path, or not with this method")
@@ -185,7 +185,9 @@ func (cfg Config) changeMember(r *http.Request) error {
 }
 
 func (cfg Config) state(w http.ResponseWriter, r *http.Request) {
-	answer(w, r, http.StatusOK, whole(cfg.DataPlane.State()))
+	s := cfg.DataPlane.State()
+	s.Diverts = cfg.Diverts.Diverts()
+	answer(w, r, http.StatusOK, whole(s))
 }
 
 // whole has [] rather than null.

@@ -38,11 +38,12 @@ type Config struct {
 	// Gatherer gives the metrics.
 	Gatherer prometheus.Gatherer
 
-	// What the API is about. Without a DataPlane there is no API.
+	// What the API is about. Without a DataPlane there is no API; with one, all are required.
 	DataPlane   DataPlane
+	Diverts     Diverts
 	Operator    Operator
 	Connections func(accesslog.Query) []accesslog.Record
-	Log         *slog.Logger // of changes
+	Log         *slog.Logger // of changes; nil: nowhere
 }
 
 // Handler serves /status and /metrics to those who may read, the API to those who may read or administer, and what

@@ -7,11 +7,17 @@ import (
 
 // DataPlane is what of the data plane can be asked and changed while it runs. Its methods are called at any time and at once.
 type DataPlane interface {
-	// State is what there is now. What it gives belongs to the caller.
+	// State is what there is now, but for the diverts. What it gives belongs to the caller.
 	State() State
 	// ChangeMember drains a member, takes it back or gives it another weight. The error is an ErrNotFound, whose words name what
 	// there is, or what is wrong with the change.
 	ChangeMember(upstream, member string, change MemberChange) error
+}
+
+// Diverts is what the API needs of those who keep diverts.
+type Diverts interface {
+	// Diverts are those that are there now, the oldest first.
+	Diverts() []Divert
 	// EndDivert ends a divert. The reason is for whoever runs it. The error is an ErrNotFound.
 	EndDivert(id, reason string) error
 }
@@ -99,8 +105,9 @@ type Divert struct {
 	ID         string    `json:"id"`
 	By         string    `json:"by"`     // id of the token; "" for the shared one
 	Client     string    `json:"client"` // id and instance
+	Up         bool      `json:"up"`     // false while the client is out of reach: traffic goes the other ways
 	Entrypoint string    `json:"entrypoint"`
-	Protocol   string    `json:"protocol"`
+	Protocol   string    `json:"protocol,omitempty"` // known while it is up
 	Sources    []string  `json:"sources,omitempty"`
 	Hosts      []string  `json:"hosts,omitempty"`
 	Percent    float64   `json:"percent,omitempty"`

@@ -39,7 +39,7 @@ func table() []row {
 		{"proxy", []string{"hostname", "nowait", "router", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
-		{"control", []string{"auth", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
+		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
 		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// The file of the data plane.

@@ -18,6 +18,10 @@ type Metrics struct {
 	reconnects    prometheus.Counter
 	refusedOffers prometheus.Counter
 	refusedConns  *prometheus.CounterVec
+
+	diverts      prometheus.Gauge
+	divertsBegun prometheus.Counter
+	divertsEnded *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of a server that carries HTTP, TCP or both.
@@ -51,6 +55,17 @@ func NewMetrics(reg prometheus.Registerer, http, tcp bool) *Metrics {
 		Name: "culvert_controlplane_connections_refused_total",
 		Help: "Connections to the control port that were closed before authentication.",
 	}, []string{"reason"})
+	m.diverts = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "culvert_diverts_gauge", Help: "Diverts of live traffic that are there now.",
+	})
+	m.divertsBegun = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "culvert_diverts_total", Help: "Diverts of live traffic that have begun.",
+	})
+	m.divertsEnded = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "culvert_diverts_ended_total",
+		Help: "Diverts of live traffic that have ended, by what ended them: time, client, operator, token or server.",
+	}, []string{"reason"})
+	reg.MustRegister(m.diverts, m.divertsBegun, m.divertsEnded)
 	reg.MustRegister(m.reconnects, m.refusedOffers, m.refusedConns)
 	return m
 }
@@ -65,6 +80,16 @@ func (m *Metrics) count(c *session, delta float64) {
 			}
 		}
 	}
+}
+
+func (m *Metrics) divertBegun() {
+	m.diverts.Inc()
+	m.divertsBegun.Inc()
+}
+
+func (m *Metrics) divertEnded(reason string) {
+	m.diverts.Dec()
+	m.divertsEnded.WithLabelValues(reason).Inc()
 }
 
 // CountRequest counts a request on the control port.
@@ -83,6 +108,9 @@ func pathLabel(path string) string {
 	}
 	if strings.HasPrefix(path, "/readyz/") {
 		return "/readyz"
+	}
+	if strings.HasPrefix(path, "/api/") {
+		return "/api"
 	}
 	return "other"
 }

@@ -44,11 +44,21 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 		return "", err
 	}
 	m := &member{session: c, tunnel: name, action: offering(name), protocol: protocolOf(name, offer)}
+	o := Offered{Name: name, Member: m, Offer: offer, Client: m.Name()}
+	var divert *live
+	if name.Kind() == tunnel.Divert {
+		if divert, err = s.divertOf(c, name, offer); err != nil {
+			return "", err
+		}
+		m.action = divertAction(divert.Entrypoint)
+		o.Divert = &divert.Divert
+		o.End = func(reason string) { s.endDivert(divert, ending{label: "server", text: reason, tell: true}) }
+	}
 	m.down.Store(offer.Down != "")
 	if err := m.Permitted(); err != nil {
 		return "", err
 	}
-	p, err := s.cfg.Publisher.Publish(Offered{Name: name, Member: m, Offer: offer, Client: m.Name()})
+	p, err := s.cfg.Publisher.Publish(o)
 	if err != nil {
 		return "", err
 	}
@@ -57,6 +67,13 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 	if c.withdrawn { // it was evicted meanwhile
 		p.Withdraw()
 		return "", errReplaced
+	}
+	if divert != nil {
+		if divert.ended != nil { // likewise
+			p.Withdraw()
+			return "", errors.New(divert.ended.text)
+		}
+		s.begun(divert)
 	}
 	c.published = append(c.published, published{name, offer, m, p})
 	return p.Address(), nil
@@ -76,6 +93,7 @@ func (s *Server) carries(name tunnel.Name) error {
 		if !s.cfg.Ports.Contains(name.Port()) {
 			return fmt.Errorf("port %d is not among the ports that this server opens for clients: %s", name.Port(), s.cfg.Ports)
 		}
+	case tunnel.Divert: // whether it has the entrypoint is the publisher's to know
 	default:
 		return errors.New("private tunnels come with a later version of the server")
 	}
@@ -93,6 +111,9 @@ func offering(name tunnel.Name) auth.Action {
 		return auth.OfferName(name.Private())
 	}
 }
+
+// divertAction is what a credential must permit for a client to have traffic of an entrypoint.
+func divertAction(entrypoint string) auth.Action { return auth.Divert(entrypoint) }
 
 func protocolOf(name tunnel.Name, offer tunnel.Offer) upstream.Protocol {
 	switch {

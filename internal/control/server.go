@@ -41,6 +41,15 @@ type Offered struct {
 	Member upstream.Member
 	Offer  tunnel.Offer // with what the client said beside the name
 	Client string       // who it is, for logs and status: id and instance
+
+	// Divert is set for an offer of that kind: a route is to be placed before the others of its entrypoint, to Member alone. It is
+	// withdrawn when its time is over, when an operator, its client or its token ends it, and while the client is out of reach;
+	// all that is counted, logged and told to the client here. A client's new session may publish a divert again before the
+	// old publication is withdrawn. The publication should be a DivertPublication.
+	Divert *Divert
+	// End ends a divert for a reason of the publisher's own, such as that the entrypoint is gone. It calls Withdraw, so that no
+	// lock may be held that this takes. Nil for other offers.
+	End func(reason string)
 }
 
 // Publication is one member's place in a tunnel.
@@ -86,6 +95,9 @@ type Server struct {
 	arriving map[net.Conn]context.CancelFunc // have not said hello yet
 	sessions map[identity]*session
 	byID     map[mux.SessionID]*session // those of sessions, for links that join
+
+	diverting sync.Mutex // taken within a session's mu, and with no other inside
+	diverts   map[tunnel.Name]*live
 }
 
 // New makes a server without sessions.
@@ -93,6 +105,7 @@ func New(cfg Config) *Server {
 	return &Server{
 		cfg: cfg, arriving: make(map[net.Conn]context.CancelFunc),
 		sessions: make(map[identity]*session), byID: make(map[mux.SessionID]*session),
+		diverts: make(map[tunnel.Name]*live),
 	}
 }
 
@@ -105,6 +118,7 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			s.closeInvalid()
+			s.endForbidden()
 			s.closeAway()
 		case <-ctx.Done():
 			s.stop()
@@ -174,7 +188,7 @@ func (s *Server) end(c *session, g tunnel.GoAway, cause error) bool {
 	if !c.ends() {
 		return false
 	}
-	c.withdraw()
+	s.withdraw(c)
 	s.wait.Go(func() {
 		_ = c.tunnel.GoAway(g)
 		awaitEnd(c.tunnel, goAwayGrace)
@@ -356,6 +370,7 @@ func (s *Server) admit(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Beare
 	}
 	c := &session{
 		tunnel: t, hello: hello, bearer: bearer, remote: remote, since: time.Now(),
+		wake: make(chan struct{}, 1), diverts: make(map[tunnel.Name]*live),
 		log: s.cfg.Log.With("client", hello.ID, "instance", hello.Instance, "remote", remote),
 	}
 	old, refused := s.enter(c)
@@ -370,7 +385,7 @@ func (s *Server) admit(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Beare
 		s.end(old, evicted(old.hello, c.hello), errReplaced)
 	}
 	if err := t.Welcome(tunnel.Welcome{Software: s.cfg.Software, Answers: answers}); err != nil {
-		c.withdraw()
+		s.withdraw(c)
 		s.leave(c)
 		return nil, fmt.Errorf("welcome: %w", err)
 	}
@@ -382,7 +397,7 @@ func (s *Server) admit(t *tunnel.Session, hello tunnel.Hello, bearer *auth.Beare
 func (s *Server) serve(c *session) {
 	c.serve(s)
 	c.log.Info("client disconnected", "reason", c.tunnel.Err(), "after", time.Since(c.since).Round(time.Millisecond))
-	c.withdraw()
+	s.withdraw(c)
 	s.leave(c)
 	c.tunnel.Close(nil)
 }

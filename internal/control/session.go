@@ -24,12 +24,15 @@ type session struct {
 	away    int            // seconds out of reach while the server goes down; Run's alone
 	paused  bool           // it has no link; serve's alone, as is missing
 	missing []tunnel.Offer // that were up before a pause and are not yet again
+	wake    chan struct{}  // there is something unsaid
 
 	mu        sync.Mutex
 	remote    string // of the newest link
 	ending    bool   // it has been told, or is being told
 	withdrawn bool
 	published []published
+	diverts   map[tunnel.Name]*live
+	unsaid    []tunnel.Ended // that the client is to be told
 }
 
 // published is an offer that was accepted.
@@ -58,7 +61,11 @@ func (c *session) serve(s *Server) {
 			}
 		case g := <-c.tunnel.GoneAway():
 			c.log.Info("client is going away", "reason", g.Reason)
-			c.withdraw()
+			s.withdraw(c)
+		case <-c.wake:
+			if !c.paused {
+				c.sayEnded()
+			}
 		case h := <-c.tunnel.HealthChanged():
 			c.healthChanged(h)
 		case <-c.tunnel.Changed():
@@ -110,16 +117,18 @@ func (p *published) setDown(down string, log *slog.Logger) {
 	}
 }
 
+// maxWords is how much of a client's words is shown.
+const maxWords = 256
+
 // cut keeps a client's words fit for a log: a line of printable text.
 func cut(s string) string {
-	const most = 256
 	clean := func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return -1
 	}
-	return strings.Map(clean, strings.ToValidUTF8(s[:min(len(s), most)], ""))
+	return strings.Map(clean, strings.ToValidUTF8(s[:min(len(s), maxWords)], ""))
 }
 
 // follow withdraws the client's tunnels when its last link is lost, and publishes them again when it is back.
@@ -134,6 +143,7 @@ func (c *session) follow(s *Server) {
 	case live && c.paused:
 		c.paused = false
 		c.log.Info("client is back")
+		c.sayEnded()
 		c.republish(s)
 	}
 }
@@ -148,10 +158,22 @@ func (c *session) republish(s *Server) {
 	offers := c.missing
 	c.missing = nil
 	for i, a := range s.publish(c, offers) {
-		if a.Refused != "" {
+		if a.Refused != "" && !c.hasEnded(offers[i]) {
 			c.missing = append(c.missing, offers[i])
 		}
 	}
+}
+
+// hasEnded says whether the offer is a divert that is over.
+func (c *session) hasEnded(offer tunnel.Offer) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.diverts {
+		if l.name.String() == offer.Tunnel {
+			return l.ended != nil
+		}
+	}
+	return false
 }
 
 // retract takes the members out of their upstreams, and gives the offers that they stood for.
@@ -186,10 +208,11 @@ func (c *session) movedTo(remote string) {
 }
 
 // withdraw takes the client's members out of their upstreams, once. Open streams go on.
-func (c *session) withdraw() {
+func (s *Server) withdraw(c *session) {
 	c.mu.Lock()
 	c.withdrawn = true
 	c.mu.Unlock()
+	s.endDiverts(c)
 	c.retract()
 }
 

@@ -76,6 +76,15 @@ type Health struct {
 	Error  string `json:"error,omitempty"` // why it is down
 }
 
+// Ended is the server's word that it has taken down one of a client's tunnels, which is not to be offered again: the time of a
+// divert is over, or an operator has ended it.
+type Ended struct {
+	Tunnel string `json:"tunnel"` // a Name
+	Reason string `json:"reason"`
+	// Over means that the tunnel has had its time, and so nothing is wrong.
+	Over bool `json:"over,omitempty"`
+}
+
 // Limits of a hello. A longer one ends the session.
 const (
 	MaxOffers   = 4096
@@ -158,6 +167,7 @@ const (
 	msgWelcome = 2
 	msgGoAway  = 3
 	msgHealth  = 4
+	msgEnded   = 5
 )
 
 func writeMessage(w io.Writer, kind byte, v any) error {

@@ -22,6 +22,7 @@ type Session struct {
 	control *mux.Stream
 	gone    chan GoAway   // the peer's first go-away
 	health  chan Health   // of a client's services; nil on the client's side
+	ended   chan Ended    // of the client's tunnels; nil on the server's side
 	reading chan struct{} // closed when the reader of control messages has ended
 
 	write sync.Mutex // one control message at a time
@@ -76,7 +77,7 @@ func connect(ctx context.Context, m *mux.Session, h Hello, w *Welcome) (*Session
 	if len(w.Answers) != len(h.Offers) {
 		return nil, fmt.Errorf("%d answers to %d offers", len(w.Answers), len(h.Offers))
 	}
-	return newSession(m, st, nil), nil
+	return newSession(m, st, nil, make(chan Ended)), nil
 }
 
 // Accept makes the server's side of a session: it waits for the client's hello. The caller answers with Welcome, or
@@ -94,7 +95,7 @@ func Accept(ctx context.Context, m *mux.Session) (*Session, Hello, error) {
 		m.Close(err)
 		return nil, Hello{}, fmt.Errorf("hello: %w", err)
 	}
-	return newSession(m, st, make(chan Health)), h, nil
+	return newSession(m, st, make(chan Health), nil), h, nil
 }
 
 func acceptControl(ctx context.Context, m *mux.Session) (*mux.Stream, error) {
@@ -108,9 +109,9 @@ func acceptControl(ctx context.Context, m *mux.Session) (*mux.Stream, error) {
 	return st, st.Confirm()
 }
 
-func newSession(m *mux.Session, control *mux.Stream, health chan Health) *Session {
+func newSession(m *mux.Session, control *mux.Stream, health chan Health, ended chan Ended) *Session {
 	_ = control.SetDeadline(time.Time{})
-	s := &Session{Session: m, control: control, gone: make(chan GoAway, 1), health: health, reading: make(chan struct{})}
+	s := &Session{Session: m, control: control, gone: make(chan GoAway, 1), health: health, ended: ended, reading: make(chan struct{})}
 	go s.readControl()
 	return s
 }
@@ -119,7 +120,7 @@ func newSession(m *mux.Session, control *mux.Stream, health chan Health) *Sessio
 var ErrFinished = errors.New("finished by the peer")
 
 // readControl ends with the session, at the latest. It delivers the peer's first go-away and, on the server's side, what the
-// client says of its services; it skips what else comes.
+// client says of its services, on the client's what the server has ended; it skips what else comes.
 func (s *Session) readControl() {
 	defer close(s.reading)
 	heard := false
@@ -131,7 +132,9 @@ func (s *Session) readControl() {
 		}
 		switch {
 		case kind == msgHealth && s.health != nil:
-			s.deliver(body)
+			deliver(s, s.health, body)
+		case kind == msgEnded && s.ended != nil:
+			deliver(s, s.ended, body)
 		case kind == msgGoAway && !heard:
 			var g GoAway
 			if err := json.Unmarshal(body, &g); err != nil {
@@ -143,14 +146,14 @@ func (s *Session) readControl() {
 	}
 }
 
-// deliver hands on a word on a service. The peer waits with further ones until it is taken.
-func (s *Session) deliver(body []byte) {
-	var h Health
-	if err := json.Unmarshal(body, &h); err != nil {
+// deliver hands on a message. The peer waits with further ones until it is taken.
+func deliver[T any](s *Session, to chan<- T, body []byte) {
+	var message T
+	if err := json.Unmarshal(body, &message); err != nil {
 		return
 	}
 	select {
-	case s.health <- h:
+	case to <- message:
 	case <-s.Done():
 	}
 }
@@ -179,6 +182,13 @@ func (s *Session) Health(h Health) error { return s.send(msgHealth, h) }
 // HealthChanged delivers what the client says of its services, on the server's side. Whoever holds the session must take
 // it: a go-away waits behind it.
 func (s *Session) HealthChanged() <-chan Health { return s.health }
+
+// End tells the client that one of its tunnels is not up any more.
+func (s *Session) End(e Ended) error { return s.send(msgEnded, e) }
+
+// TunnelEnded delivers what the server has ended, on the client's side. Whoever holds the session must take it: a go-away
+// waits behind it.
+func (s *Session) TunnelEnded() <-chan Ended { return s.ended }
 
 // send gives up after HelloTimeout: a peer that reads no control messages must not hold its caller.
 func (s *Session) send(kind byte, v any) error {
