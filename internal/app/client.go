@@ -45,8 +45,11 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*Client, e
 		Upstreams: cfg.Upstreams,
 		Drain:     cfg.DrainTimeout,
 		MaxLinks:  cfg.Links,
-		Budget:    mux.NewBudget(windowBudget),
-		Log:       log.With(subsystem, "client"),
+
+		ProxyProtocol: cfg.ServiceHeader(),
+
+		Budget: mux.NewBudget(windowBudget),
+		Log:    log.With(subsystem, "client"),
 	})
 	if err != nil {
 		return nil, err

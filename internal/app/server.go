@@ -120,7 +120,7 @@ func (s *Server) Listen() (err error) {
 	if s.pages != nil {
 		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
 			Addr: s.tunnels.httpAddr, Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
-			OnRefused: s.tunnels.metrics.RefusedHTTP,
+			OnRefused: s.tunnels.metrics.RefusedHTTP, Reception: s.reception(),
 		}, s.pages)
 		if err != nil {
 			return fmt.Errorf("http port: %w", err)
@@ -128,7 +128,9 @@ func (s *Server) Listen() (err error) {
 		s.tunnels.httpAddr = s.web.Addr().String()
 	}
 	if s.cfg.HealthAddr != "" {
-		s.health, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{Addr: s.cfg.HealthAddr, Log: s.log.With(subsystem, "entrypoint")}, admin.HealthHandler(s.readiness))
+		s.health, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
+			Addr: s.cfg.HealthAddr, Log: s.log.With(subsystem, "entrypoint"), Reception: s.healthReception(),
+		}, admin.HealthHandler(s.readiness))
 		if err != nil {
 			return fmt.Errorf("health port: %w", err)
 		}
@@ -246,6 +248,9 @@ func (s *Server) announce() {
 	s.log.Info("server is up", attrs...)
 	if s.cfg.InsecureNoAuth {
 		s.log.Warn("no credential is asked for: whoever reaches the control port may offer and see anything")
+	}
+	if trusted, assumed := s.cfg.Trusted(); assumed && s.cfg.ExpectsProxy() {
+		s.log.Warn("every private address may say who a visitor is: name the load balancer's with --lb-trusted", "trusted", trusted)
 	}
 	if s.cfg.InsecurePlaintext {
 		s.log.Warn("the control port is not encrypted: put a proxy in front that ends TLS")

@@ -40,13 +40,13 @@ func table() []row {
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
 		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
-		{"client", []string{"auth", "mux", "pki", "proxy", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
+		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// The file of the data plane.
 		{"config/plan", []string{"hostname", "tunnel"}},
 
 		// Level 4 to 6: settings, assembly, commands.
-		{"config", []string{"auth", "hostname", "tunnel", "client"}},
+		{"config", []string{"auth", "hostname", "proxyproto", "tunnel", "client"}},
 		{"app", []string{
 			"admin", "auth", "client", "config", "control", "cork", "entrypoint", "mux", "pki", "proxy", "router",
 			"tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver",

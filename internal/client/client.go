@@ -17,6 +17,7 @@ import (
 	"culvert/internal/auth"
 	"culvert/internal/mux"
 	"culvert/internal/pki"
+	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
 )
 
@@ -34,7 +35,9 @@ type Config struct {
 	Drain     time.Duration // how long open connections may go on after Run's context has ended
 	MaxLinks  int           // links of a session under load; 4 if zero
 	Budget    *mux.Budget
-	Log       *slog.Logger
+	// ProxyProtocol is the version of the PROXY header that services get which are not HTTP; nil for what the server wishes.
+	ProxyProtocol *proxyproto.Version
+	Log           *slog.Logger
 }
 
 // Client keeps sessions up. Use New, then Run once.
@@ -54,7 +57,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, locals: make(map[tunnel.Name]local)}
 	for _, u := range cfg.Upstreams {
-		l, err := newLocal(u, cfg.Log)
+		l, err := newLocal(u, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Spec, err)
 		}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 
 	"culvert/internal/mux"
 	"culvert/internal/proxy"
+	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
 )
@@ -21,10 +23,10 @@ type local interface {
 }
 
 // newLocal makes the local end of a tunnel. It opens nothing.
-func newLocal(u Upstream, log *slog.Logger) (local, error) {
+func newLocal(u Upstream, cfg Config) (local, error) {
 	switch u.Scheme {
 	case SchemeFile:
-		return newFolder(u.Address, log)
+		return newFolder(u.Address, cfg.Log)
 	case SchemeHTTPS:
 		host, _, err := net.SplitHostPort(u.Address)
 		if err != nil {
@@ -32,7 +34,9 @@ func newLocal(u Upstream, log *slog.Logger) (local, error) {
 		}
 		return newService(u, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
 	default:
-		return newService(u, nil), nil
+		s := newService(u, nil)
+		s.proxyProtocol = cfg.ProxyProtocol
+		return s, nil
 	}
 }
 
@@ -40,6 +44,8 @@ func newLocal(u Upstream, log *slog.Logger) (local, error) {
 type service struct {
 	upstream *upstream.Upstream
 	carrier  *proxy.Carrier
+	// proxyProtocol is the PROXY header that the service gets in place of what the server wishes; nil for that.
+	proxyProtocol *proxyproto.Version
 }
 
 func newService(u Upstream, tlsConfig *tls.Config) service {
@@ -47,7 +53,7 @@ func newService(u Upstream, tlsConfig *tls.Config) service {
 	up.Add(upstream.Placed{Member: upstream.NewStatic(upstream.StaticConfig{
 		Name: u.Spec, Network: u.Network, Address: u.Address, TLS: tlsConfig, ConnectTimeout: connectTimeout,
 	})})
-	return service{up, new(proxy.Carrier)}
+	return service{upstream: up, carrier: new(proxy.Carrier)}
 }
 
 func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error {
@@ -72,7 +78,49 @@ func (s service) dial(ctx context.Context, st *mux.Stream, o *tunnel.Open) (upst
 		_ = st.Reset()
 		return d, fmt.Errorf("confirm: %w", err)
 	}
+	if err := s.introduce(st, d.Conn, o); err != nil { // too late for a refusal, which would certify that nothing arrived
+		_ = d.Conn.Reset()
+		_ = st.Reset()
+		return d, err
+	}
 	return d, nil
+}
+
+// firstBytes is how much of what the visitor has said already goes out with a PROXY header.
+const firstBytes = 4 << 10
+
+// introduce writes the PROXY header to the service, if it is to get one, and in the same write what is there already of
+// the visitor's bytes: readers of the header that are in wide use look at no more than the first segment.
+func (s service) introduce(st *mux.Stream, service upstream.Conn, o *tunnel.Open) error {
+	e := s.emission(o)
+	if e.Version == proxyproto.Off {
+		return nil
+	}
+	h := e.Header(o.Source, o.Destination, cmp.Or(o.UniqueID, o.ID), o.Host, nil)
+	p := h.AppendTo(make([]byte, 0, firstBytes), e.Version)
+	room := p[len(p):cap(p)]
+	_ = st.SetReadDeadline(time.Unix(1, 0)) // what is there is read nevertheless, and nothing is waited for
+	n, _ := st.Read(room)                   // an error comes again
+	_ = st.SetReadDeadline(time.Time{})
+	_ = service.SetWriteDeadline(time.Now().Add(connectTimeout)) // a new connection takes this much without waiting
+	if _, err := service.Write(p[:len(p)+n]); err != nil {
+		return fmt.Errorf("write the PROXY header: %w", err)
+	}
+	return service.SetWriteDeadline(time.Time{})
+}
+
+// emission is the PROXY header that the service gets for the connection. HTTP says the same in its own words.
+func (s service) emission(o *tunnel.Open) proxyproto.Emission {
+	switch kind := o.Tunnel.Kind(); {
+	case kind == tunnel.HTTP || kind == tunnel.UDP:
+		return proxyproto.Emission{}
+	case s.proxyProtocol == nil:
+		return o.ProxyProtocol
+	case *s.proxyProtocol == o.ProxyProtocol.Version: // with what else it is to say
+		return o.ProxyProtocol
+	default:
+		return proxyproto.Emission{Version: *s.proxyProtocol}
+	}
 }
 
 // refusal is how a failed local dial is told to the server.

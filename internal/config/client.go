@@ -4,6 +4,7 @@ import (
 	"net/url"
 
 	"culvert/internal/client"
+	"culvert/internal/proxyproto"
 )
 
 // Client is the configuration of a client. NewClient makes one with defaults; Resolve completes and checks it.
@@ -52,6 +53,8 @@ type Identity struct {
 type Targets struct {
 	Upstream []string `flag:"upstream" oldshort:"u" unit:"UPSTREAM" group:"Data plane" help:"local service to offer: http://HOST:PORT, NAME[/PATH]=http://HOST:PORT, [PORT=]HOST:PORT; the target may be unix:PATH or file:FOLDER too; repeatable"`
 	Ports    []uint16 `flag:"ports" alias:"port" short:"p" modes:"tcp mixed" unit:"PORTS" group:"Data plane" help:"ports of an --upstream HOST without one, the same on both sides: 80,443 (also --port); repeatable"`
+	// ProxyProtocol is "server" for what the server wishes, and "" for none.
+	ProxyProtocol string `flag:"proxy-protocol" modes:"tcp mixed" default:"server" values:"server v1 v2" blank:"off" unit:"VERSION" group:"Data plane" help:"send a PROXY header to TCP services: v1, v2, \"\" for none, or server for what the server wishes"`
 }
 
 // NewClient is a client's configuration with every setting at its default.
@@ -185,6 +188,15 @@ func (c *Client) checkFiles() (found Problems) {
 		}
 	}
 	return found
+}
+
+// ServiceHeader is the version of the PROXY header that TCP services get; nil for what the server wishes.
+func (t *Targets) ServiceHeader() *proxyproto.Version {
+	if t.ProxyProtocol == "server" {
+		return nil
+	}
+	v, _ := proxyproto.ParseVersion(t.ProxyProtocol) // one of the values that there are
+	return &v
 }
 
 // Folders are the folders that upstreams serve, as typed.

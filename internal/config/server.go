@@ -21,6 +21,7 @@ type Server struct {
 	Tokens         string `flag:"tokens" file:"tokens.yaml" unit:"FILE" group:"Security" help:"file of many tokens, hashed, each with its own grant and expiry; read again when it changes"`
 	InsecureNoAuth bool   `flag:"insecure-no-auth" group:"Security" help:"run without a credential: whoever reaches the control port may offer anything"`
 	Access
+	Balancer
 	Limits
 	Drain
 	Log
@@ -124,6 +125,7 @@ func (s *Server) validate() (found Problems) {
 	if s.Mode.HasTCP() && s.AllowPorts.IsZero() {
 		found.add("allow-ports", "", "allows no port at all")
 	}
+	found = append(found, s.Balancer.validate(s.HealthAddr != "")...)
 	found = append(found, s.Limits.validate()...)
 	return append(found, s.Generator.validate()...)
 }

@@ -21,6 +21,7 @@ import (
 //	shown:"a folder"     the default as help shows it, where it is found out at run time
 //	unit:"PORT"          what the value is, for help
 //	values:"text json"   all the values there are
+//	blank:"off"          an empty value is a value too, the field's zero; the word says what it means, for help
 //	group:"Connection"   the heading in help
 //	help:"…"             one line, lower case
 //	modes:"http mixed"   the modes that have it; all, if left out
@@ -30,7 +31,7 @@ type Setting struct {
 	Flag, Short, Alias, Old, OldShort string
 	Default, Shown, Unit, Group, Help string
 	Values                            []string
-	OneOf, File                       string
+	OneOf, File, Blank                string
 
 	target  any
 	source  Source
@@ -84,6 +85,7 @@ func describe(flag string, tag reflect.StructTag, target any) *Setting {
 		Flag: flag, Short: tag.Get("short"), Alias: tag.Get("alias"), Old: tag.Get("old"), OldShort: tag.Get("oldshort"),
 		Default: tag.Get("default"), Shown: tag.Get("shown"), Unit: tag.Get("unit"), Group: tag.Get("group"),
 		Help: tag.Get("help"), Values: strings.Fields(tag.Get("values")), OneOf: tag.Get("oneof"), File: tag.Get("file"),
+		Blank:  tag.Get("blank"),
 		target: target,
 	}
 	if s.Group == "" || s.Help == "" {
@@ -137,8 +139,12 @@ func (s *Setting) set(source Source, raw string) {
 	if s.problem != nil {
 		return
 	}
+	if raw == "" && s.Blank != "" {
+		reflect.ValueOf(s.target).Elem().SetZero()
+		return
+	}
 	if len(s.Values) > 0 && !slices.Contains(s.Values, raw) {
-		s.problem = fmt.Errorf("%q is unknown; use %s", shorten(raw), oneOf(s.Values))
+		s.problem = fmt.Errorf("%q is unknown; use %s", shorten(raw), oneOf(s.words()))
 		return
 	}
 	s.problem = parse(s.target, raw, fresh)
@@ -196,6 +202,14 @@ func (s *Settings) Check(resolved error) error {
 		}
 	}
 	return all.Err()
+}
+
+// words are the values there are, as typed in a shell.
+func (s *Setting) words() []string {
+	if s.Blank == "" {
+		return s.Values
+	}
+	return append(slices.Clip(s.Values), fmt.Sprintf("%q for %s", "", s.Blank))
 }
 
 func (s *Setting) variable() string {

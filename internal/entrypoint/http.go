@@ -24,6 +24,9 @@ type HTTPConfig struct {
 	MaxConns          int            // open connections; 0: no limit
 	Inherit           Inheritance
 	Log               *slog.Logger
+	// Reception, if not nil, has each connection received before its first request: requests then come from the address
+	// that the balancer in front tells. Allow is about visitors then; OnRefused hears of the Reception's refusals too.
+	Reception *Reception
 	// OnRefused, if set, is called with a Refused reason for each connection that was closed at once, or whose last head
 	// did not come whole.
 	OnRefused func(reason string)
@@ -31,8 +34,9 @@ type HTTPConfig struct {
 
 // HTTP is an entrypoint for HTTP/1.1 without TLS.
 type HTTP struct {
-	ln     *listener
-	server *http.Server
+	ln        *listener
+	server    *http.Server
+	reception *Reception // nil if connections need none
 
 	conns   sync.WaitGroup // open connections, also those that an upgrade has taken over
 	running atomic.Bool
@@ -140,7 +144,11 @@ func (a acceptor) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	a.h.conns.Add(1) // Accept is called by Run only, so never beside its Wait
-	return &openConn{TCPConn: c, h: a.h}, nil
+	open := &openConn{TCPConn: c, h: a.h}
+	if a.h.reception != nil {
+		return &receivedConn{openConn: open}, nil
+	}
+	return open, nil
 }
 
 func (a acceptor) Close() error   { return a.h.ln.Close() }

@@ -48,6 +48,9 @@ type Reception struct {
 	Proxy *ProxyPolicy // nil: no header is looked for
 	// ClientHello has the connection begin with one, which is read and given back. The visitor must then speak first.
 	ClientHello bool
+	// Allow are the visitors that may connect; empty: all. It stands in place of an entrypoint's list where headers are
+	// looked for, because that would be asked about the balancer. A trusted source may always connect for itself.
+	Allow []netip.Prefix
 	// ProbeSources are balancers that probe by a connection without a byte. Such a connection is answered here, also of
 	// a source that sent a LOCAL header.
 	ProbeSources []netip.Prefix
@@ -111,6 +114,9 @@ func (r *Reception) Receive(c *net.TCPConn) (Visitor, error) {
 	if r.Proxy != nil && !a.trusted {
 		a.visitor.Guard = r.guard
 	}
+	if !a.trusted && !allowed(r.Allow, a.peer) {
+		return Visitor{}, r.notAllowed(a.peer)
+	}
 	if !a.trusted && !a.probing && !r.ClientHello { // nothing to read
 		return a.visitor, nil
 	}
@@ -140,6 +146,10 @@ func (r *Reception) refused(reason string, err error) error {
 		r.OnRefused(reason)
 	}
 	return &Refusal{reason, err}
+}
+
+func (r *Reception) notAllowed(source netip.Addr) error {
+	return r.refused(RefusedSource, fmt.Errorf("%s is not allowed", source))
 }
 
 func (r *Reception) enter(source netip.Prefix, trusted bool) bool {
@@ -239,6 +249,9 @@ func (a *arrival) header(deadline time.Time) error {
 	a.visitor.Header = &h
 	a.probing = a.probing || h.Local
 	if h.Real() {
+		if !allowed(a.Allow, h.Source.Addr().WithZone("")) {
+			return a.notAllowed(h.Source.Addr())
+		}
 		a.visitor.Via = a.visitor.Source
 		a.visitor.Source, a.visitor.Destination = h.Source, h.Destination
 	}
