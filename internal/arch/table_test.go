@@ -16,6 +16,7 @@ func table() []row {
 		{"cork", []string{"nowait"}},
 		{"hostname", nil},
 		{"handover", nil},
+		{"nearest", nil},
 		{"auth", []string{"hostname"}},
 		{"forwardproxy", []string{"cork"}},
 		{"pki", []string{"forwardproxy"}},
@@ -53,7 +54,7 @@ func table() []row {
 		}},
 		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config"}},
-		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "demo", "pki"}},
+		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "demo", "nearest", "pki"}},
 		{"cmd/culvert", []string{"cli"}},
 
 		// Tests only.

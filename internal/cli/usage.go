@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"culvert/internal/nearest"
 )
 
 // checkCommand finds the command that args name, and refuses unknown ones and long flags with a single dash before any
@@ -41,7 +43,7 @@ func unknownCommand(parent *cobra.Command, name string) error {
 		return fmt.Errorf("unknown command %q: %s", name, message)
 	}
 	names := commandNames(parent)
-	if best := nearest(name, names); best != "" {
+	if best := nearest.Name(name, names); best != "" {
 		return fmt.Errorf("unknown command %q for %s; did you mean %s?", name, parent.CommandPath(), best)
 	}
 	for _, cmd := range everyCommand(parent.Root()) {
@@ -112,7 +114,7 @@ func unknownFlag(cmd *cobra.Command, err *pflag.NotExistError) error {
 			names = append(names, f.Name)
 		}
 	})
-	if best := nearest(name, names); best != "" {
+	if best := nearest.Name(name, names); best != "" {
 		return fmt.Errorf("unknown flag --%s for %s; did you mean --%s?", name, cmd.CommandPath(), best)
 	}
 	return fmt.Errorf("unknown flag --%s for %s", name, cmd.CommandPath())

@@ -69,26 +69,3 @@ See: culvert http server --help
 		t.Errorf("code %d\n%s", code, got)
 	}
 }
-
-func TestNearest(t *testing.T) {
-	names := []string{"server", "status", "control-port", "control-addr", "url"}
-	for typed, want := range map[string]string{
-		"sever": "server", "sevrer": "server", "servers": "server", "stat": "status", "controlport": "control-port",
-		"control-adr": "control-addr", "ulr": "url", "x": "", "completely-different": "", "": "",
-	} {
-		if got := nearest(typed, names); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", typed, got, want)
-		}
-	}
-}
-
-func TestDistance(t *testing.T) {
-	for _, test := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"a", "", 1}, {"ab", "ba", 1}, {"kitten", "sitting", 3}, {"same", "same", 0}} {
-		if got := distance(test.a, test.b); got != test.want {
-			t.Errorf("distance(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
-		}
-	}
-}

@@ -1,11 +1,23 @@
-package cli
+// Package nearest finds the name that a person meant by one that does not exist: a command, a flag, a key, an upstream.
+//
+// It looks at letters alone, so the names of any world will do. What is not near is not guessed.
+package nearest
 
-// nearest is the name that a person most likely meant by typed, or "" if none is near: it differs by at most a third of
+// maxTyped is how much of what was typed is looked at: nobody names anything longer by mistake.
+const maxTyped = 64
+
+// Name is the name that a person most likely meant by typed, or "" if none is near: it differs by at most a third of
 // the letters, or goes on where typed ends.
-func nearest(typed string, names []string) string {
+func Name(typed string, names []string) string {
+	if len(typed) > maxTyped {
+		return ""
+	}
 	best, least := "", max(1, len(typed)/3)+1
 	for _, name := range names {
-		d := distance(typed, name)
+		d := least
+		if more := len(name) - len(typed); more < least && -more < least {
+			d = distance(typed, name)
+		}
 		if len(typed) >= 3 && len(name) > len(typed) && name[:len(typed)] == typed {
 			d = min(d, 1)
 		}
