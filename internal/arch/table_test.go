@@ -44,6 +44,7 @@ func table() []row {
 		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// The file of the data plane.
+		{"config/file", []string{"nearest"}},
 		{"config/plan", []string{"hostname", "tunnel"}},
 
 		// Level 4 to 6: settings, assembly, commands.

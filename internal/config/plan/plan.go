@@ -41,7 +41,7 @@ func (p Protocol) Network() string {
 // Entrypoint is one socket that accepts visitors, and where they go.
 type Entrypoint struct {
 	Name     string   `key:"name" required:"true" help:"name of the entrypoint in logs, metrics and status; unique"`
-	Protocol Protocol `key:"protocol" default:"tcp" values:"tcp udp tls" help:"what visitors speak; tls routes by the name that they ask for, and decrypts nothing"`
+	Protocol Protocol `key:"protocol" selects:"true" default:"tcp" values:"tcp udp tls" help:"what visitors speak; tls routes by the name that they ask for, and decrypts nothing"`
 	// Addr is host:port in canonical form, as net.Listen takes it; the host is empty for every address.
 	Addr string `key:"addr" required:"true" unit:"HOST:PORT" help:"address to listen on; :PORT is every address"`
 	Access
@@ -54,7 +54,7 @@ type Entrypoint struct {
 
 // Access is who may come in, and by whose word.
 type Access struct {
-	ProxyProtocol ProxyAccept    `key:"proxy_protocol" help:"PROXY header of a load balancer in front"`
+	ProxyProtocol ProxyAccept    `key:"proxy_protocol" words:"off" only:"tcp tls" help:"PROXY header of a load balancer in front"`
 	Allow         []netip.Prefix `key:"allow" unit:"CIDR" shown:"everyone" help:"addresses that may connect"`
 	ProbeSources  []netip.Prefix `key:"probe_sources" unit:"CIDR" only:"tcp tls" help:"addresses of load balancers whose checks connect and close: answered here, no member sees them"`
 	MaxConns      int            `key:"max_conns" unit:"N" min:"0" only:"tcp tls" help:"connections at once; 0 is no limit"`
@@ -71,7 +71,7 @@ const (
 
 // ProxyAccept is what is expected of a balancer in front.
 type ProxyAccept struct {
-	Accept  Acceptance     `key:"accept" default:"off" values:"auto v1 v2 off" help:"auto takes both versions, as v1 and v2 do"`
+	Accept  Acceptance     `key:"accept" required:"true" default:"off" values:"auto v1 v2 off" help:"auto takes both versions, as v1 and v2 do"`
 	Trusted []netip.Prefix `key:"trusted" unit:"CIDR" help:"whose header counts; must be given with accept. A header of anyone else is refused"`
 	Timeout time.Duration  `key:"timeout" default:"5s" unit:"DURATION" above:"0s" help:"how long a trusted source may take to send it"`
 }
@@ -162,14 +162,14 @@ type Upstream struct {
 	Name string `key:"name" required:"true" help:"name of the upstream; unique"`
 	// Balance is one of the policies of package balancer.
 	Balance       string    `key:"balance" default:"round_robin" values:"round_robin least_conn random_two source_hash first" help:"which member is next: in turn by weight, the least busy, the less busy of two by chance, by the source address, or the first that is usable"`
-	ProxyProtocol ProxySend `key:"proxy_protocol" help:"PROXY header to members: off, v1, v2, or more in detail"`
+	ProxyProtocol ProxySend `key:"proxy_protocol" words:"off v1 v2" help:"PROXY header to members: off, v1, v2, or more in detail"`
 	Members       []Member  `key:"members" required:"true" help:"where connections go"`
 	// Health is nil for no check.
 	Health    *Health       `key:"health" help:"active check of every member; exactly one of tcp, http, expect and udp"`
 	Connect   Connect       `key:"connect" help:"how members are connected to"`
 	Queue     Queue         `key:"queue" help:"visitors that wait while all members are at max_conns"`
 	SlowStart time.Duration `key:"slow_start" unit:"DURATION" help:"how long a member that comes back takes to get its full share; 0 is at once"`
-	Eject     Eject         `key:"eject" help:"members that fail are left out for a time; off for never"`
+	Eject     Eject         `key:"eject" words:"off" help:"members that fail are left out for a time; off for never"`
 	// CloseOnDown has the connections of a member reset when a check marks it down.
 	CloseOnDown bool `key:"close_on_down" help:"reset the connections of a member that a check marks down"`
 }
@@ -274,6 +274,6 @@ type StatusRange struct{ From, To int }
 
 // ExpectCheck sends something and reads an answer, byte for byte.
 type ExpectCheck struct {
-	Send   string `key:"send" help:"what is sent; may be left out where the member speaks first"`
-	Expect string `key:"expect" help:"what the answer must hold; any answer, if left out"`
+	Send   string `key:"send" raw:"true" unit:"TEXT" help:"what is sent; may be left out where the member speaks first"`
+	Expect string `key:"expect" raw:"true" unit:"TEXT" help:"what the answer must hold; any answer, if left out"`
 }

@@ -1,0 +1,122 @@
+package file
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// syntax turns what the YAML parser says into a fault. The parser knows the line only, and the column follows from what
+// stands there.
+func syntax(name string, content []byte, err error) Fault {
+	if foreign := foreignFormat(name, content); foreign != nil {
+		return *foreign
+	}
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 1
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		number, text, _ := strings.Cut(rest, ": ")
+		if n, err := strconv.Atoi(number); err == nil {
+			line, message = n, text
+		}
+	}
+	if tab, ok := indentedByTab(content); ok {
+		return Fault{File: name, Position: tab, Fault: "a tab indents this line", Remedy: "YAML indents with spaces"}
+	}
+	fault, remedy := explain(message)
+	return Fault{File: name, Position: Position{line, column(content, line)}, Fault: fault, Remedy: remedy}
+}
+
+// explain says what an error of the YAML parser means to a person. It quotes nothing: the line may hold a secret.
+func explain(message string) (fault, remedy string) {
+	for _, known := range []struct{ has, fault, remedy string }{
+		{"could not find expected ':'", "a line is neither KEY: VALUE nor an item of a list", "write a colon and a space after a key, and close every quote"},
+		{"mapping values are not allowed", "a second key stands on one line, or a value is indented like keys", "write one KEY: VALUE a line, and quote a value that has ': ' in it"},
+		{"did not find expected key", "a line does not fit those above it", "indent the keys of one mapping alike, and begin items of a list with '- '"},
+		{"did not find expected '-' indicator", "a line within a list does not begin an item", "begin each item with '- ', all indented alike"},
+		{"did not find expected ',' or '}'", "a '{' is not closed, or a comma is missing in it", "write {KEY: VALUE, KEY: VALUE}"},
+		{"did not find expected ',' or ']'", "a '[' is not closed, or a comma is missing in it", "write [ITEM, ITEM]"},
+		{"did not find expected node content", "a value is missing here", "quote a value that begins with one of ,]}%@`"},
+		{"found character that cannot start any token", "a value begins with a sign that YAML keeps for itself", "quote it"},
+		{"found unexpected end of stream", "a quote is opened and never closed", "close it"},
+		{"found unknown escape character", "a backslash in double quotes is followed by something unknown", `write \\ for a backslash, or use single quotes`},
+		{"block sequence entries are not allowed", "an item of a list begins where none can stand", "begin the list on a line of its own"},
+		{"unknown anchor", "an alias (*) names no anchor (&)", "quote a value that begins with '*', as in \"*.example.com\""},
+		{"did not find expected alphabetic or numeric character", "an alias (*) or anchor (&) has no name", "quote a value that begins with '*' or '&', as in \"*\""},
+		{"exceeded max depth", "is nested too deeply", "is it the right file?"},
+		{"control characters are not allowed", "is not text", "give a file of YAML in UTF-8"},
+	} {
+		if strings.Contains(message, known.has) {
+			return known.fault, known.remedy
+		}
+	}
+	return "is not YAML: " + message, "check the indentation, the quotes and the brackets of this line and the one before"
+}
+
+// column is where the text of a line begins.
+func column(content []byte, line int) int {
+	for i := 1; i < line; i++ {
+		_, rest, ok := bytes.Cut(content, []byte("\n"))
+		if !ok {
+			return 1
+		}
+		content = rest
+	}
+	text, _, _ := bytes.Cut(content, []byte("\n"))
+	return 1 + len(text) - len(bytes.TrimLeft(text, " \t"))
+}
+
+// indentedByTab finds the first line that has a tab before its text.
+func indentedByTab(content []byte) (Position, bool) {
+	for line := 1; len(content) > 0; line++ {
+		text, rest, _ := bytes.Cut(content, []byte("\n"))
+		indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
+		if i := bytes.IndexByte(indent, '\t'); i >= 0 && len(indent) < len(bytes.TrimRight(text, "\r")) {
+			return Position{line, i + 1}, true
+		}
+		content = rest
+	}
+	return Position{}, false
+}
+
+// foreignFormat knows the files of neighbours, which no remedy for YAML helps.
+func foreignFormat(name string, content []byte) *Fault {
+	for _, known := range []struct {
+		format  string
+		pattern *regexp.Regexp
+	}{
+		{"HAProxy", regexp.MustCompile(`(?m)^\s*(?:(?:frontend|backend|listen)\s+[\w.-]+\s*$|(?:global|defaults)\s*$)`)},
+		{"nginx", regexp.MustCompile(`(?m)^\s*(?:(?:stream|http|server|events)|(?:upstream|map|location)\s[^\n{]*?)\s*\{\s*(?:#.*)?$`)},
+	} {
+		if at := known.pattern.FindIndex(content); at != nil {
+			start := at[0] + len(content[at[0]:at[1]]) - len(bytes.TrimLeft(content[at[0]:at[1]], " \t\r\n"))
+			before := content[:start]
+			line := 1 + bytes.Count(before, []byte("\n"))
+			return &Fault{
+				File: name, Position: Position{line, start - bytes.LastIndexByte(before, '\n')},
+				Fault:  fmt.Sprintf("looks like a configuration of %s, not of Culvert", known.format),
+				Remedy: "examples/ has the common ones translated, docs/configuration.md every key",
+			}
+		}
+	}
+	return nil
+}
+
+// noMapping is the fault of a file that is YAML, but not of keys and values.
+func noMapping(name string, content []byte, root *yaml.Node) Fault {
+	if foreign := foreignFormat(name, content); foreign != nil {
+		return *foreign
+	}
+	what := "a list"
+	if root.Kind == yaml.ScalarNode {
+		what = "plain text"
+	}
+	return Fault{
+		File: name, Position: Position{root.Line, root.Column}, Fault: "is " + what + " where keys and values belong",
+		Remedy: "write KEY: VALUE lines",
+	}
+}
