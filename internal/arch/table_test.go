@@ -45,7 +45,7 @@ func table() []row {
 
 		// The file of the data plane.
 		{"config/file", []string{"nearest"}},
-		{"config/plan", []string{"hostname", "tunnel"}},
+		{"config/plan", []string{"config/file", "hostname", "nearest", "proxyproto", "tunnel", "upstream/health"}},
 
 		// Level 4 to 6: settings, assembly, commands.
 		{"config", []string{"auth", "hostname", "proxyproto", "tunnel", "client"}},

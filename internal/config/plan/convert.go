@@ -1,0 +1,52 @@
+package plan
+
+import (
+	"slices"
+
+	"culvert/internal/proxyproto"
+	"culvert/internal/upstream/health"
+)
+
+// Check is the upstream's active check; false if it has none.
+func (u Upstream) Check() (health.Check, bool) {
+	h := u.Health
+	if h == nil {
+		return health.Check{}, false
+	}
+	c := health.Check{Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall, Port: h.Port}
+	switch {
+	case h.HTTP != nil:
+		c.Kind, c.Path, c.Host = health.HTTP, h.HTTP.Path, h.HTTP.Host
+		for _, r := range h.HTTP.Status {
+			c.Status = append(c.Status, health.StatusRange(r))
+		}
+	case h.Expect != nil:
+		c.Kind, c.Send, c.Expect = health.Expect, h.Expect.Send, h.Expect.Expect
+	case h.UDP != nil:
+		c.Kind, c.Send, c.Expect = health.UDP, h.UDP.Send, h.UDP.Expect
+	default:
+		c.Kind = health.TCP
+	}
+	switch u.ProxyProtocol.Version {
+	case SendV1:
+		c.Proxy = 1
+	case SendV2:
+		c.Proxy = 2
+	}
+	return c, true
+}
+
+// Emission is the header as package proxyproto has it.
+func (s ProxySend) Emission() proxyproto.Emission {
+	e := proxyproto.Emission{
+		Authority: slices.Contains(s.TLVs, TLVAuthority), UniqueID: slices.Contains(s.TLVs, TLVUniqueID),
+		CRC32C: slices.Contains(s.TLVs, TLVChecksum),
+	}
+	switch s.Version {
+	case SendV1:
+		e.Version = proxyproto.V1
+	case SendV2:
+		e.Version = proxyproto.V2
+	}
+	return e
+}
