@@ -36,20 +36,34 @@ type Log struct {
 	writer *writer // nil: nothing is written
 }
 
-// Open makes a Log and opens its file, so that a path that is wrong is told at once.
-func Open(cfg Config) (*Log, error) {
+// New makes a Log and opens nothing.
+func New(cfg Config) *Log {
 	l := &Log{}
 	if cfg.Records > 0 {
 		l.ring = &ring{slots: make([]atomic.Pointer[Entry], cfg.Records)}
 	}
-	if cfg.Path == "" {
-		return l, nil
+	if cfg.Path != "" {
+		l.writer = newWriter(cfg)
 	}
-	var err error
-	if l.writer, err = newWriter(cfg); err != nil {
-		return nil, fmt.Errorf("access log: %w", err)
+	return l
+}
+
+// Open opens the file, so that a path that is wrong is told before visitors come. Run closes it, or Close if there is no Run.
+func (l *Log) Open() error {
+	if l == nil || l.writer == nil || l.writer.cfg.Path == "-" {
+		return nil
 	}
-	return l, nil
+	if err := l.writer.open(); err != nil {
+		return fmt.Errorf("access log: %w", err)
+	}
+	return nil
+}
+
+// Close closes the file of a Log that is not Run.
+func (l *Log) Close() {
+	if l != nil && l.writer != nil {
+		l.writer.close()
+	}
 }
 
 // Run writes until the context ends, and then what is still to be written, for at most a second. Without a Run nothing is

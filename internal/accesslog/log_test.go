@@ -169,8 +169,8 @@ func ids(records []Record) string {
 
 func open(t testing.TB, cfg Config) *Log {
 	t.Helper()
-	l, err := Open(cfg)
-	if err != nil {
+	l := New(cfg)
+	if err := l.Open(); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -305,7 +305,7 @@ func TestFileIsAppendedAndPrivate(t *testing.T) {
 }
 
 func TestPathThatIsWrongIsTold(t *testing.T) {
-	_, err := Open(Config{Path: filepath.Join(t.TempDir(), "no", "such", "access.log")})
+	err := New(Config{Path: filepath.Join(t.TempDir(), "no", "such", "access.log")}).Open()
 	if err == nil || !strings.Contains(err.Error(), "access log: open ") {
 		t.Errorf("got %v", err)
 	}
@@ -344,7 +344,7 @@ func TestRotation(t *testing.T) {
 			line("before")
 			tt.do(t, l, path)
 			line("after")
-			_ = w.file.Close()
+			l.Close()
 			for file, id := range map[string]string{path + ".1": "before", path: "after"} {
 				if p, err := os.ReadFile(file); err != nil || strings.Count(string(p), "\n") != 1 || !strings.Contains(string(p), "conn="+id+" ") {
 					t.Errorf("%s has %q, %v; want %s", file, p, err, id)
@@ -377,7 +377,7 @@ func TestReopenThatFailsGoesOnWithTheOldFile(t *testing.T) {
 		w.add(&Entry{record: Record{ID: "a"}})
 		w.flush()
 	}
-	_ = w.file.Close()
+	l.Close()
 	if p, err := os.ReadFile(filepath.Join(dir+".old", "access.log")); err != nil || strings.Count(string(p), "\n") != 3 {
 		t.Errorf("the old file has %q, %v", p, err)
 	}

@@ -36,7 +36,7 @@ type writer struct {
 	complained time.Time
 }
 
-func newWriter(cfg Config) (*writer, error) {
+func newWriter(cfg Config) *writer {
 	w := &writer{
 		cfg: cfg, encode: appendText, waiting: make(chan *Entry, maxWaiting), metrics: newMetrics(cfg.Metrics),
 		out: cfg.Out, buffer: make([]byte, 0, bufferSize),
@@ -47,10 +47,13 @@ func newWriter(cfg Config) (*writer, error) {
 	if w.cfg.Log == nil {
 		w.cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Path == "-" {
-		return w, nil
+	return w
+}
+
+func (w *writer) close() {
+	if w.file != nil {
+		_ = w.file.Close() // every write has been checked
 	}
-	return w, w.open()
 }
 
 // take has a line written, unless too many wait already.
@@ -89,9 +92,7 @@ func (w *writer) write(ctx context.Context) {
 		case <-ctx.Done():
 			w.addWaiting()
 			w.flush()
-			if w.file != nil {
-				_ = w.file.Close() // every write has been checked
-			}
+			w.close()
 			return
 		}
 	}

@@ -181,11 +181,17 @@ func (cfg Config) changeMember(r *http.Request) error {
 	if err := change.check(); err != nil {
 		return badRequest{err}
 	}
+	if cfg.DataPlane == nil {
+		return fmt.Errorf("%w: the server has no upstreams of a file", ErrNotFound)
+	}
 	return cfg.DataPlane.ChangeMember(r.PathValue("upstream"), r.PathValue("member"), change)
 }
 
 func (cfg Config) state(w http.ResponseWriter, r *http.Request) {
-	s := cfg.DataPlane.State()
+	var s State
+	if cfg.DataPlane != nil {
+		s = cfg.DataPlane.State()
+	}
 	s.Diverts = cfg.Diverts.Diverts()
 	answer(w, r, http.StatusOK, whole(s))
 }

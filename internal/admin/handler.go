@@ -38,10 +38,10 @@ type Config struct {
 	// Gatherer gives the metrics.
 	Gatherer prometheus.Gatherer
 
-	// What the API is about. Without a DataPlane there is no API; with one, all are required.
-	DataPlane   DataPlane
-	Diverts     Diverts
+	// What the API is about. Without an Operator there is no API; with one, all are required but for the DataPlane.
 	Operator    Operator
+	Diverts     Diverts
+	DataPlane   DataPlane
 	Connections func(accesslog.Query) []accesslog.Record
 	Log         *slog.Logger // of changes; nil: nowhere
 }
@@ -53,7 +53,7 @@ func Handler(cfg Config) http.Handler {
 	routes.Handle("/status", cfg.guard(auth.Read(), refuse, http.HandlerFunc(cfg.status)))
 	routes.Handle("/metrics", cfg.guard(auth.Read(), refuse, promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{})))
 	routes.Handle("/", health(cfg.Ready))
-	if cfg.DataPlane == nil {
+	if cfg.Operator == nil {
 		return readOnly(routes)
 	}
 	all := http.NewServeMux()

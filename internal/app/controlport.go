@@ -136,6 +136,11 @@ func (p *controlPort) handler(ca http.Handler) http.Handler {
 		Admitted:  admit,
 		Ready:     s.readiness,
 		Gatherer:  s.registry,
+
+		Operator:    operator{s},
+		Diverts:     operator{s},
+		Connections: s.records.Find,
+		Log:         s.log.With(subsystem, "api"),
 	}))
 	return admin.Counted(bodiless(routes), p.metrics.CountRequest)
 }

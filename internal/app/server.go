@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"culvert/internal/accesslog"
 	"culvert/internal/admin"
 	"culvert/internal/auth"
 	"culvert/internal/config"
@@ -41,6 +42,10 @@ type Server struct {
 	tunnels  *tunnels
 	pages    *proxy.HTTP // nil without HTTP
 
+	records    *accesslog.Log
+	reload     func() error  // reads the configuration file again; nil without one
+	drainAsked chan struct{} // has room for one
+
 	controlPort *controlPort
 	web         *entrypoint.HTTP // visitors' HTTP; nil without
 	health      *entrypoint.HTTP // nil without --health-addr
@@ -48,7 +53,7 @@ type Server struct {
 
 // NewServer assembles a server. It reads the token file, but opens nothing.
 func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, version: version, log: log, registry: prometheus.NewRegistry()}
+	s := &Server{cfg: cfg, version: version, log: log, registry: prometheus.NewRegistry(), drainAsked: make(chan struct{}, 1)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if !cfg.InsecureNoAuth {
 		v, err := auth.New(auth.Config{Shared: cfg.Token, File: cfg.Tokens, Log: log.With(subsystem, "auth")})
@@ -84,6 +89,7 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 		Log:       log.With(subsystem, "control"),
 	})
 	s.registry.MustRegister(s.sessions.Collector())
+	s.records = s.newRecords(cfg.Connections)
 	s.controlPort = &controlPort{server: s, metrics: controlMetrics}
 	return s, nil
 }
@@ -115,8 +121,12 @@ func (s *Server) Listen() (err error) {
 	defer func() {
 		if err != nil {
 			s.closePorts()
+			s.records.Close()
 		}
 	}()
+	if err := s.records.Open(); err != nil {
+		return err
+	}
 	if s.pages != nil {
 		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
 			Addr: s.tunnels.httpAddr, Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
@@ -192,6 +202,7 @@ func (s *Server) Run(ctx context.Context) error {
 	run("control port", s.controlPort.run)
 	run("sessions", s.sessions.Run)
 	parts.Go(func() { giveBackMemory(life) })
+	run("access log", s.records.Run)
 	if s.verifier != nil {
 		run("token file", s.verifier.Run)
 	}
@@ -203,7 +214,10 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.announce()
 	s.ready.Store(true)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-s.drainAsked:
+	}
 	s.ready.Store(false)
 	s.log.Info("going down", "drain", s.cfg.DrainTimeout)
 	wind(s.log, []step{
@@ -221,7 +235,7 @@ func (s *Server) Run(ctx context.Context) error {
 			parts.Wait()
 		}},
 	})
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
@@ -274,5 +288,6 @@ func (s *Server) status() admin.Status {
 		}
 		st.Clients = append(st.Clients, client)
 	}
+	st.Diverts = operator{s}.Diverts()
 	return st
 }

@@ -50,7 +50,7 @@ func table() []row {
 		// Level 4 to 6: settings, assembly, commands.
 		{"config", []string{"auth", "hostname", "proxyproto", "tunnel", "client"}},
 		{"app", []string{
-			"admin", "auth", "client", "config", "control", "cork", "entrypoint", "mux", "pki", "proxy", "router",
+			"accesslog", "admin", "auth", "client", "config", "control", "cork", "entrypoint", "mux", "pki", "proxy", "router",
 			"tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver",
 		}},
 		{"demo", []string{"app", "auth", "config"}},

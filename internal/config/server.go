@@ -24,6 +24,7 @@ type Server struct {
 	Balancer
 	Limits
 	Drain
+	Connections
 	Log
 	Generator
 }
@@ -65,6 +66,20 @@ type Limits struct {
 // Drain is how long an orderly end may take.
 type Drain struct {
 	DrainTimeout time.Duration `flag:"drain-timeout" default:"30s" unit:"DURATION" group:"Advanced" help:"how long open connections may finish after SIGTERM"`
+}
+
+// Connections is what is kept and written of visitors' connections.
+type Connections struct {
+	AccessLog         string `flag:"access-log" shown:"none" unit:"FILE" group:"Advanced" help:"file that gets a line for each connection that has ended, - for standard output; opened anew when it is renamed"`
+	AccessLogFormat   string `flag:"access-log-format" default:"text" values:"text json" unit:"FORMAT" group:"Advanced" help:"form of that file: text or json"`
+	ConnectionRecords int    `flag:"connection-records" default:"8192" unit:"N" group:"Advanced" help:"how many connections, the newest, are kept for culvert explain; about 500 bytes each, 0 for none"`
+}
+
+func (c *Connections) validate() (found Problems) {
+	if c.ConnectionRecords < 0 || c.ConnectionRecords > 1<<24 {
+		found.add("connection-records", "", "%d connections cannot be kept; give 0 to %d", c.ConnectionRecords, 1<<24)
+	}
+	return found
 }
 
 // NewServer is a server's configuration with every setting at its default.
@@ -127,6 +142,7 @@ func (s *Server) validate() (found Problems) {
 	}
 	found = append(found, s.Balancer.validate(s.HealthAddr != "")...)
 	found = append(found, s.Limits.validate()...)
+	found = append(found, s.Connections.validate()...)
 	return append(found, s.Generator.validate()...)
 }
 
