@@ -21,6 +21,7 @@ func table() []row {
 		{"forwardproxy", []string{"cork"}},
 		{"pki", []string{"forwardproxy"}},
 		{"balancer", nil},
+		{"udp", nil},
 		{"accesslog", nil},
 		{"router", []string{"hostname"}},
 		{"proxyproto", nil},
@@ -30,17 +31,17 @@ func table() []row {
 		{"tunnel", []string{"mux", "hostname", "proxyproto"}},
 		{"tunnel/ws", []string{"cork", "forwardproxy"}},
 		{"tunnel/tls", []string{"cork", "forwardproxy"}},
-		{"upstream", []string{"balancer", "proxyproto"}},
+		{"upstream", []string{"balancer", "proxyproto", "udp"}},
 		{"upstream/health", nil},
 		{"upstream/fileserver", nil},
-		{"entrypoint", []string{"peek", "proxyproto"}},
+		{"entrypoint", []string{"peek", "proxyproto", "udp"}},
 		{"admin", []string{"accesslog", "auth"}},
 
 		// Level 2: the data path.
-		{"proxy", []string{"hostname", "nowait", "router", "upstream"}},
+		{"proxy", []string{"hostname", "nowait", "router", "udp", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
-		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream"}},
+		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream"}},
 		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
 
 		// The file of the data plane.

@@ -11,6 +11,7 @@ import (
 	"culvert/internal/mux"
 	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
+	"culvert/internal/udp"
 	"culvert/internal/upstream"
 )
 
@@ -65,6 +66,9 @@ func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 		_ = o.Reset()
 		return upstream.Dialed{}, m.failed(reasonOf(err), o.sent && !certified(err), err)
 	}
+	if v.Datagrams {
+		return upstream.Dialed{Conn: udp.NewFramed(o.Stream)}, nil
+	}
 	return upstream.Dialed{Conn: o.Stream, FirstSent: o.sent}, nil
 }
 
@@ -72,6 +76,7 @@ func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 func (m *member) open(v *upstream.Visit) tunnel.Open {
 	o := tunnel.Open{
 		Tunnel: m.tunnel, ID: v.ID, Source: v.Source, Destination: v.Destination, Host: v.Host, ProxyProtocol: v.Emit,
+		Datagrams: v.Datagrams,
 	}
 	if v.Proxy == nil || v.Emit.Version != proxyproto.V2 {
 		return o

@@ -466,3 +466,38 @@ func (st *Stream) SetWriteDeadline(t time.Time) error {
 	st.send.deadline.set(st.s, t, &st.send.room)
 	return nil
 }
+
+// Await waits until Read would not: there are bytes, an end or an error to tell. At the opener it waits for the result
+// first. It needs no buffer, and next to no stack.
+func (st *Stream) Await() error {
+	h := &st.receive
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	for h.queue.head == nil && !h.discard && st.err == nil && !h.deadline.over && (st.own && !st.decided || !h.ended()) {
+		h.readable.Wait()
+	}
+	return nil
+}
+
+// TryWrite sends the pieces, one behind the other, or says that it cannot without waiting; then it has sent nothing. It is
+// for what is worth nothing later.
+func (st *Stream) TryWrite(pieces ...[]byte) (sent bool, err error) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	switch {
+	case st.err != nil:
+		return false, noEOF(st.err)
+	case st.send.fin:
+		return false, net.ErrClosed
+	case st.send.full(st.s.cfg.Budget):
+		return false, nil
+	}
+	for _, p := range pieces {
+		st.send.queue(p)
+	}
+	st.send.charge(st.s.cfg.Budget)
+	st.blocked()
+	st.schedule()
+	st.link.flushLate() // a flush waits for the link
+	return true, nil
+}

@@ -19,7 +19,8 @@ type Open struct {
 	// ProxyProtocol is the PROXY header that the server wishes the service to get.
 	ProxyProtocol proxyproto.Emission
 	// UniqueID is what a balancer in front calls the connection, if that is to be in the header in place of ID.
-	UniqueID string
+	UniqueID  string
+	Datagrams bool // the stream carries datagrams, each behind its length
 }
 
 // A stream's metadata is a kind and, for streams that carry a connection, fields of tag, length and value.
@@ -36,6 +37,8 @@ const (
 	tagProxy       = 6
 	tagUniqueID    = 7
 	tagCritical    = 0x80
+
+	tagDatagrams = tagCritical | 8 // who does not know it would take lengths for bytes
 )
 
 func (o Open) encode() []byte {
@@ -56,6 +59,9 @@ func (o Open) encode() []byte {
 	}
 	if o.UniqueID != "" {
 		p = appendField(p, tagUniqueID, []byte(o.UniqueID))
+	}
+	if o.Datagrams {
+		p = appendField(p, tagDatagrams, nil)
 	}
 	return p
 }
@@ -108,6 +114,8 @@ func (o *Open) set(tag byte, value string) (err error) {
 		o.ProxyProtocol, err = decodeEmission(value)
 	case tagUniqueID:
 		o.UniqueID = value
+	case tagDatagrams:
+		o.Datagrams = true
 	default:
 		if tag&tagCritical != 0 {
 			return errors.New("unknown and critical")

@@ -63,6 +63,9 @@ type Visit struct {
 	// Emit is the PROXY header that the service is to get before anything else. A member with a setting of its own has its
 	// own way.
 	Emit proxyproto.Emission
+	// Datagrams asks for a connection of which one Read or Write is one datagram, empty ones too. Its Write never waits:
+	// what cannot go at once is dropped, with udp.ErrDropped. First is not used.
+	Datagrams bool
 }
 
 // header is the PROXY header that the service gets; empty if it is to get none.

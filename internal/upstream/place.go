@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"sync/atomic"
 )
 
@@ -30,4 +31,16 @@ func (p *Place) Report(err *DialError) {
 		return
 	}
 	p.upstream.failedAt(p.seat, err)
+}
+
+// Lost says that the member serves nobody at present, whatever is open included: it was removed, is down by its check or
+// out of reach. A member that is drained or ejected is not lost.
+func (p *Place) Lost() bool {
+	now := p.upstream.set.Load()
+	i := slices.Index(now.members, p.seat.member)
+	if i < 0 {
+		return true
+	}
+	s := now.seats[i] // it may have been removed and added again
+	return s.now.Load().down || s.breakable != nil && !s.breakable.Usable()
 }

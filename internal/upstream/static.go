@@ -15,7 +15,8 @@ import (
 // StaticConfig describes a member with a fixed address.
 type StaticConfig struct {
 	Name string // for logs and status; Address if empty
-	// Network and Address are what to dial: "tcp" with host:port, or "unix" with a path.
+	// Network and Address are what to dial: "tcp" or "udp" with host:port, or "unix" with a path. A visit of datagrams is
+	// dialled as "udp" where that is "tcp".
 	Network, Address string
 	Protocol         Protocol
 	// TLS, if set, is spoken to the service. Its ServerName is the host of Address if empty.
@@ -65,7 +66,10 @@ func (s *Static) Protocol() Protocol { return s.cfg.Protocol }
 
 // Dial connects. The service acknowledges by accepting the connection, so the visit's patience bounds just that.
 func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
-	if s.cfg.TLS != nil {
+	switch {
+	case v.Datagrams:
+		return s.dialDatagrams(ctx)
+	case s.cfg.TLS != nil:
 		return s.dialTLS(ctx, v)
 	}
 	c, err := s.connect(ctx, v.Patience)

@@ -1,0 +1,264 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"culvert/internal/udp"
+	"culvert/internal/upstream"
+)
+
+// The defaults of a UDP. With DefaultMaxFlows, a flood of spoofed sources costs docs/udp.md's figure and no more.
+const (
+	DefaultUDPIdle           = 60 * time.Second
+	VPNIdle                  = 180 * time.Second // of the profile vpn: peers that keep silent for two minutes and more
+	DefaultMaxFlows          = 8192
+	DefaultMaxFlowsPerSource = 1024
+)
+
+// UDPRoute finds where a flow goes: to the first of the routes, from number from on, that fits. roll is a random number
+// that stays the same for a flow's life. fallback says that the routes behind are to be tried if no member of this one
+// takes the flow.
+type UDPRoute func(source netip.Addr, roll uint32, from int) (u *upstream.Upstream, index int, fallback, ok bool)
+
+// UDPConfig is what a UDP needs.
+type UDPConfig struct {
+	Label   string // the entrypoint, in metrics and logs
+	Route   UDPRoute
+	Metrics *UDPMetrics // may be nil
+	Log     *slog.Logger
+
+	Idle                time.Duration // a flow whose visitor is silent for this long ends; DefaultUDPIdle if zero
+	MaxFlows            int           // DefaultMaxFlows if zero
+	MaxFlowsPerSource   int           // DefaultMaxFlowsPerSource if zero, negative: no limit of its own
+	MaxPacketsPerSource int           // a second; 0: no limit
+	// PerPacket sends each datagram to the next member and awaits no answer; there are no flows then.
+	PerPacket bool
+	// DialTimeout bounds the search for a member, over all members; 10 s if zero.
+	DialTimeout time.Duration
+
+	// Opened and Closed, if set, hear of each flow that got a member, and of its end.
+	Opened, Closed func(UDPFlow)
+}
+
+// Datagrams is where visitors' datagrams come from and answers leave: an *entrypoint.UDP.
+type Datagrams interface {
+	// Run hands over one datagram after the other until the context ends.
+	Run(ctx context.Context, handle func(udp.Packet)) error
+	Send(p []byte, to netip.AddrPort, from netip.Addr) error
+}
+
+// UDP carries the datagrams of one entrypoint. What one source address and port sends is a flow, which has one connection
+// to one member until it ends, or the member can serve it no more. It is safe for concurrent use.
+//
+// Every datagram that a visitor gets was sent by a member, for that visitor's flow. Nothing waits on the way: what cannot
+// go at once is dropped and counted. A flow that is idle holds no buffer.
+type UDP struct {
+	cfg     UDPConfig
+	count   udpCounters
+	begun   time.Time
+	route   atomic.Pointer[UDPRoute]
+	flows   *udp.Table[udpKey, udpFlow]
+	rate    *udp.Rate
+	held    holding
+	waiting atomic.Int64 // bytes of datagrams that wait for a member
+	sweeper *time.Timer
+	packets *packets // in place of flows, with PerPacket
+
+	socket   Datagrams // while Serve runs
+	life     context.Context
+	end      context.CancelFunc
+	work     sync.WaitGroup // everything that flows do
+	mu       sync.Mutex
+	draining bool
+	over     bool // no flow may begin, and the sweeper is at rest
+}
+
+// udpKey is what makes a flow. The address of this machine that was sent to is a part of it: the answers leave from there.
+type udpKey struct {
+	peer    netip.AddrPort // who sends to us, and gets the answers
+	visitor netip.AddrPort // whom a PROXY header names; else the zero AddrPort
+	local   netip.Addr
+}
+
+type udpEntry = udp.Entry[udpKey, udpFlow]
+
+// NewUDP makes a UDP; it opens nothing.
+func NewUDP(cfg UDPConfig) *UDP {
+	if cfg.Idle <= 0 {
+		cfg.Idle = DefaultUDPIdle
+	}
+	if cfg.MaxFlows <= 0 {
+		cfg.MaxFlows = DefaultMaxFlows
+	}
+	if cfg.MaxFlowsPerSource == 0 {
+		cfg.MaxFlowsPerSource = DefaultMaxFlowsPerSource
+	}
+	if cfg.DialTimeout <= 0 {
+		cfg.DialTimeout = 10 * time.Second
+	}
+	u := &UDP{
+		cfg: cfg, count: cfg.Metrics.of(cfg.Label), begun: time.Now(), rate: udp.NewRate(cfg.MaxPacketsPerSource),
+		flows: udp.NewTable[udpKey, udpFlow](udp.Limits{Flows: cfg.MaxFlows, PerSource: cfg.MaxFlowsPerSource, Idle: cfg.Idle}),
+	}
+	u.life, u.end = context.WithCancel(context.Background())
+	u.route.Store(&cfg.Route)
+	if cfg.PerPacket {
+		u.packets = newPackets(u)
+	}
+	return u
+}
+
+// Serve carries what comes on the socket until the context ends, or Drain was called and the last flow has ended. Nothing
+// of the flows is left when it returns. It is called once.
+func (u *UDP) Serve(ctx context.Context, socket Datagrams) error {
+	stop := context.AfterFunc(ctx, u.end)
+	defer stop()
+	u.socket = socket
+	u.mu.Lock()
+	u.sweeper = time.AfterFunc(time.Hour, u.sweep)
+	u.sweeper.Stop()
+	u.mu.Unlock()
+	err := socket.Run(u.life, u.handle)
+	u.end()
+	u.mu.Lock()
+	u.over = true // a sweep that runs has the mutex
+	u.sweeper.Stop()
+	u.mu.Unlock()
+	for _, e := range u.flows.All() {
+		e.Flow.close("end", nil)
+	}
+	if u.packets != nil {
+		u.packets.close()
+	}
+	u.work.Wait()
+	return err
+}
+
+// SetRoutes has flows from now on go by other routes. Those that are there stay with their members.
+func (u *UDP) SetRoutes(r UDPRoute) {
+	u.route.Store(&r)
+}
+
+// Move has the flows of the visitors that match go by the present routes, each as soon as its new member has taken it. One
+// that the routes lead to the upstream that it has, or nowhere, stays.
+func (u *UDP) Move(match func(visitor netip.AddrPort) bool) {
+	for _, e := range u.flows.All() {
+		if match(e.Flow.visitor(e)) {
+			e.Flow.reroute()
+		}
+	}
+}
+
+// Recheck has the flows whose member is down or gone go on at another one. Each also finds out by itself, with its
+// visitor's next datagram, or within a 32nd of the idle timeout.
+func (u *UDP) Recheck() {
+	for _, e := range u.flows.All() {
+		e.Flow.recheck()
+	}
+}
+
+// Drain takes no new flows. Those that are there go on until they are idle.
+func (u *UDP) Drain() {
+	u.mu.Lock()
+	u.draining = true
+	u.mu.Unlock()
+	u.drained()
+}
+
+// Flows is the number of flows.
+func (u *UDP) Flows() int { return u.flows.Len() }
+
+// drained ends Serve if nothing is left to wait for.
+func (u *UDP) drained() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.draining && u.flows.Len() == 0 {
+		u.end()
+	}
+}
+
+func (u *UDP) now() time.Duration { return time.Since(u.begun) }
+
+// handle sees to one datagram of a visitor's. It waits for nothing.
+func (u *UDP) handle(p udp.Packet) {
+	now := u.now()
+	key := udpKey{peer: p.Source, local: p.Destination}
+	data := p.Data
+	source := key.peer.Addr()
+	if !u.rate.Allow(source, now) {
+		u.count.drop(droppedRate, 1)
+		return
+	}
+	if u.packets != nil {
+		u.packets.send(source, data)
+		return
+	}
+	if e := u.flows.Get(key, now); e != nil && e.Flow.send(e, data) {
+		return
+	}
+	u.begin(key, source, data, now)
+}
+
+// begin begins a flow with its first datagram.
+func (u *UDP) begin(key udpKey, source netip.Addr, data []byte, now time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.draining || u.over {
+		u.count.drop(droppedDraining, 1)
+		return
+	}
+	e, first, why := u.flows.Add(key, source, now)
+	if e == nil {
+		u.count.drop(string(why), 1)
+		return
+	}
+	if first {
+		u.sweeper.Reset(u.flows.Tick())
+	}
+	u.count.begun()
+	e.Flow.init(u, e, data)
+}
+
+// sweep ends the flows that are idle, and looks after the others.
+func (u *UDP) sweep() {
+	u.mu.Lock()
+	if u.over {
+		u.mu.Unlock()
+		return
+	}
+	expired, left := u.flows.Expire(u.now())
+	if left {
+		u.sweeper.Reset(u.flows.Tick())
+	}
+	u.work.Add(1)
+	u.mu.Unlock()
+	defer u.work.Done()
+	for _, e := range expired {
+		e.Flow.close("idle", nil)
+	}
+	u.Recheck()
+	u.drained()
+}
+
+// UDPFlow tells of a flow.
+type UDPFlow struct {
+	ID          string
+	Source      netip.AddrPort // the visitor
+	Destination netip.Addr     // the address of this machine that it sent to, on a socket with several
+	Via         netip.AddrPort // the balancer in front, if it named the visitor
+	Route       int            // the number of the route
+	Upstream    string
+	Member      string
+	Opened      time.Time
+
+	// At its end:
+	Datagrams, Bytes [2]uint64 // by Direction
+	Moves            int       // how often it went on at another member
+	Reason           string    // "idle", "failed", "no_member", "end"
+	Err              error     // why it failed
+}
