@@ -2,7 +2,7 @@
 FUZZTIME ?= 60s
 ROUNDS ?= 10
 
-.PHONY: build demo test test-long race bench bench-tunnel fuzz lint fmt vuln cross size clean needs
+.PHONY: build demo test test-long race bench bench-tunnel bench-lb fuzz lint fmt vuln cross size clean needs
 build:            ; go build -trimpath -buildvcs=auto -ldflags='-s -w' -o bin/culvert ./cmd/culvert
 demo:             ; go run ./cmd/culvert demo
 test: needs       ; go test ./... && (cd internal/cli/generate/k8stest && go test ./...) && cd bench && go vet ./... && go test ./...
@@ -10,6 +10,7 @@ test-long: needs  ; CULVERT_TEST_LONG=1 go test -count=1 -timeout=60m ./...
 race: needs       ; go test -race -timeout=20m ./...
 bench:            ; .ci/bench $(ROUNDS)
 bench-tunnel: build ; go build -C bench -o ../bin/tunnelbench ./tunnel && bin/tunnelbench $(BENCH)
+bench-lb: build     ; go build -C bench -o ../bin/lbbench ./lb && bin/lbbench $(BENCH)
 fuzz:             ; .ci/fuzz $(FUZZTIME)
 lint:             ; .ci/tool golangci-lint run ./...
 fmt:              ; .ci/tool gofumpt -w .

@@ -6,6 +6,7 @@
 //	GET /counted   bytes of /up so far, as 20 digits
 //	GET /once/N    like /, and counts how often each N was asked
 //	GET /twice     how many N were asked more than once, as 20 digits
+//	GET /packets   datagrams so far, as 20 digits
 //
 // A goroutine a connection, a read and a write a request. Requests are not pipelined, and it is no server for strangers.
 package service
@@ -45,6 +46,7 @@ func ParseNumber(answer []byte) (int64, error) {
 type Service struct {
 	answer   []byte
 	uploaded atomic.Int64
+	packets  atomic.Int64
 
 	mu    sync.Mutex
 	asked map[string]int // of /once
@@ -64,6 +66,17 @@ func (s *Service) Serve(l net.Listener) error {
 			return err
 		}
 		go s.serve(c)
+	}
+}
+
+// ServePackets counts datagrams until reading fails. It answers none.
+func (s *Service) ServePackets(c net.PacketConn) error {
+	buf := make([]byte, 64<<10)
+	for {
+		if _, _, err := c.ReadFrom(buf); err != nil {
+			return err
+		}
+		s.packets.Add(1)
 	}
 }
 
@@ -111,6 +124,8 @@ func (s *Service) request(c net.Conn, head []byte, early int) error {
 		return s.up(c)
 	case bytes.HasPrefix(head, []byte("GET /counted")):
 		return number(c, s.uploaded.Load())
+	case bytes.HasPrefix(head, []byte("GET /packets")):
+		return number(c, s.packets.Load())
 	case bytes.HasPrefix(head, []byte("GET /twice")):
 		s.mu.Lock()
 		defer s.mu.Unlock()

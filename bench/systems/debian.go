@@ -63,16 +63,17 @@ func prepareSSH(ctx context.Context, p Place) error {
 	return err
 }
 
-func haproxy() System {
+// haproxy uses as many threads as there are cores, unless a line of its global section says otherwise.
+func haproxy(name string, global ...string) System {
 	return System{
-		Name:  HAProxy,
+		Name:  name,
 		Needs: []string{"haproxy"},
 		Prepare: func(_ context.Context, p Place) error {
-			_, err := p.write("haproxy.cfg", lines(
-				"global", fmt.Sprintf(" maxconn %d", maxConns),
+			text := append([]string{"global", fmt.Sprintf(" maxconn %d", maxConns)}, global...)
+			_, err := p.write("haproxy.cfg", lines(append(text,
 				"defaults", " mode tcp", " timeout connect 5s", " timeout client 1h", " timeout server 1h",
 				"listen bench", " bind "+p.PublicAt(), " server service "+p.Service,
-			))
+			)...))
 			return err
 		},
 		Server: func(p Place) []string { return []string{find("haproxy"), "-db", "-f", p.Path("haproxy.cfg")} },
@@ -88,7 +89,10 @@ func nginx() System {
 				"load_module "+streamModule+";", "daemon off;", "worker_processes auto;",
 				"pid "+p.Path("nginx.pid")+";", "error_log stderr;",
 				fmt.Sprintf("events { worker_connections %d; }", 2*maxConns),
-				"stream { server { listen "+p.PublicAt()+"; proxy_pass "+p.Service+"; } }",
+				"stream {",
+				" server { listen "+p.PublicAt()+"; proxy_pass "+p.Service+"; }",
+				" server { listen "+p.PublicAt()+" udp; proxy_pass "+p.Service+"; }",
+				"}",
 			))
 			return err
 		},

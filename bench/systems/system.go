@@ -37,22 +37,18 @@ const (
 	SSH        = "ssh -R"
 	Reference  = "reference"
 	HAProxy    = "HAProxy"
+	HAProxyOne = "HAProxy, 1 thread"
 	Nginx      = "nginx"
 )
 
-// All are all systems, in the order of the tables.
-func All() []System {
-	return []System{culvert(Culvert, "wss"), culvert(CulvertTLS, "tls"), ssh(), reference(), haproxy(), nginx()}
+// Tunnels are what the benchmark of tunnels compares, in the order of its tables.
+func Tunnels() []System {
+	return []System{culvert(Culvert, "wss"), culvert(CulvertTLS, "tls"), ssh(), reference(), haproxy(HAProxy), nginx()}
 }
 
-// Find gives the system of a name.
-func Find(name string) (System, error) {
-	for _, s := range All() {
-		if s.Name == name {
-			return s, nil
-		}
-	}
-	return System{}, fmt.Errorf("unknown system %q", name)
+// Balancers are what the benchmark of the balancer compares, in the order of its tables.
+func Balancers() []System {
+	return []System{balancer(), haproxy(HAProxy), haproxy(HAProxyOne, " nbthread 1"), nginx()}
 }
 
 // token is the secret of all benchmarks.
@@ -88,6 +84,25 @@ func reference() System {
 		},
 		Client: func(p Place, _ int) []string {
 			return []string{p.Self, "reference-client", "-server", p.Dial, "-ca", p.Keys.CA, "-service", p.Service}
+		},
+	}
+}
+
+// balancer is culvert with a fixed member.
+func balancer() System {
+	return System{
+		Name: Culvert,
+		Prepare: func(_ context.Context, p Place) error {
+			_, err := p.write("culvert.yaml", lines(
+				"entrypoints:",
+				"- {name: bench, addr: '"+p.PublicAt()+"', routes: [{upstream: service}]}",
+				"- {name: packets, protocol: udp, addr: '"+p.PublicAt()+"', routes: [{upstream: service}]}",
+				"upstreams:", "- {name: service, members: [{address: '"+p.Service+"'}]}",
+			))
+			return err
+		},
+		Server: func(p Place) []string {
+			return []string{p.Binary, "lb", "--config", p.Path("culvert.yaml"), "--log-level", "warn"}
 		},
 	}
 }

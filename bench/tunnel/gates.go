@@ -4,21 +4,22 @@ import (
 	"culvert/bench/load"
 	"culvert/bench/report"
 	"culvert/bench/systems"
+	"culvert/bench/trials"
 )
 
 // gates are what culvert must keep to.
 func gates() []report.Gate {
 	c := systems.Culvert
 	return []report.Gate{
-		{Name: "CPU a request, 64 connections, of HAProxy's", Quantity: httpCPU(64), System: c, Over: systems.HAProxy, Limit: 2.0},
-		{Name: "the same, of ssh -R's", Quantity: httpCPU(64), System: c, Over: systems.SSH, Limit: 1.0},
-		{Name: "the same, of the reference's", Quantity: httpCPU(64), System: c, Over: systems.Reference, Limit: 0.70},
-		{Name: "CPU a request, 1 connection, of the reference's", Quantity: httpCPU(1), System: c, Over: systems.Reference, Limit: 0.75},
-		{Name: "CPU a new connection, of HAProxy's", Quantity: connCPU, System: c, Over: systems.HAProxy, Limit: 2.2},
-		{Name: "CPU a GB, one download over tls://, of ssh -R's", Quantity: bulkCPU(1, load.Down), System: systems.CulvertTLS, Over: systems.SSH, Limit: 1.2},
-		{Name: "CPU a GB, one upload over tls://, of ssh -R's", Quantity: bulkCPU(1, load.Up), System: systems.CulvertTLS, Over: systems.SSH, Limit: 1.2},
-		{Name: "CPU a GB, one download, wss:// of tls://", Quantity: bulkCPU(1, load.Down), System: c, Over: systems.CulvertTLS, Limit: 1.1},
-		{Name: "CPU a GB, one upload, wss:// of tls://", Quantity: bulkCPU(1, load.Up), System: c, Over: systems.CulvertTLS, Limit: 1.1},
+		{Name: "CPU a request, 64 connections, of HAProxy's", Quantity: trials.RequestCPU(64), System: c, Over: systems.HAProxy, Limit: 2.0},
+		{Name: "the same, of ssh -R's", Quantity: trials.RequestCPU(64), System: c, Over: systems.SSH, Limit: 1.0},
+		{Name: "the same, of the reference's", Quantity: trials.RequestCPU(64), System: c, Over: systems.Reference, Limit: 0.70},
+		{Name: "CPU a request, 1 connection, of the reference's", Quantity: trials.RequestCPU(1), System: c, Over: systems.Reference, Limit: 0.75},
+		{Name: "CPU a new connection, of HAProxy's", Quantity: trials.ConnectionCPU, System: c, Over: systems.HAProxy, Limit: 2.2},
+		{Name: "CPU a GB, one download over tls://, of ssh -R's", Quantity: trials.TransferCPU(1, load.Down), System: systems.CulvertTLS, Over: systems.SSH, Limit: 1.2},
+		{Name: "CPU a GB, one upload over tls://, of ssh -R's", Quantity: trials.TransferCPU(1, load.Up), System: systems.CulvertTLS, Over: systems.SSH, Limit: 1.2},
+		{Name: "CPU a GB, one download, wss:// of tls://", Quantity: trials.TransferCPU(1, load.Down), System: c, Over: systems.CulvertTLS, Limit: 1.1},
+		{Name: "CPU a GB, one upload, wss:// of tls://", Quantity: trials.TransferCPU(1, load.Up), System: c, Over: systems.CulvertTLS, Limit: 1.1},
 		{Name: besideP99, Quantity: besideP99, System: c, Limit: 3},
 		{Name: farP99, Quantity: farP99, System: c, Limit: 80},
 		{Name: fatRate, Quantity: fatRate, System: c, Limit: 100, AtLeast: true},

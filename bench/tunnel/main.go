@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"culvert/bench/trials"
 )
 
 func main() {
@@ -35,17 +37,17 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 			return part(ctx, args[1:], out)
 		}
 	}
-	s, err := parse(args, errs)
+	p, s, err := parse(args, errs)
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM) // a part just ends
 	defer stop()
-	b, err := newBench(ctx, s, errs)
+	b, err := trials.New(ctx, p, s, errs)
 	if err != nil {
 		return err
 	}
-	defer b.close()
-	err = b.run(ctx)
-	return errors.Join(err, b.report(ctx, out))
+	defer b.Close()
+	err = b.Run(ctx)
+	return errors.Join(err, b.Report(ctx, out))
 }

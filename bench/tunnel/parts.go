@@ -14,7 +14,7 @@ import (
 	"culvert/bench/load"
 	"culvert/bench/longway"
 	"culvert/bench/reference"
-	"culvert/bench/service"
+	"culvert/bench/trials"
 )
 
 // part is a process of the benchmark: this program again, with the part's name as its first argument.
@@ -22,25 +22,12 @@ type part func(ctx context.Context, args []string, out io.Writer) error
 
 func parts() map[string]part {
 	return map[string]part{
-		"service":          runService,
+		"service":          trials.RunService,
 		"way":              runWay,
 		"reference-server": runReferenceServer,
 		"reference-client": runReferenceClient,
 		"downloads":        runDownloads,
 	}
-}
-
-func runService(_ context.Context, args []string, _ io.Writer) error {
-	fs := flag.NewFlagSet("service", flag.ContinueOnError)
-	listen := fs.String("listen", "", "host:port")
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	l, err := net.Listen("tcp", *listen)
-	if err != nil {
-		return err
-	}
-	return service.New().Serve(l)
 }
 
 func runWay(_ context.Context, args []string, _ io.Writer) error {
@@ -117,7 +104,7 @@ func runDownloads(ctx context.Context, args []string, out io.Writer) error {
 		if time.Now().After(end) {
 			return err
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := trials.Pause(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -126,7 +113,7 @@ func runDownloads(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer t.Close()
-	if err := pause(ctx, *during); err != nil {
+	if err := trials.Pause(ctx, *during); err != nil {
 		return err
 	}
 	if n := t.Ended(); n > 0 {
@@ -134,16 +121,4 @@ func runDownloads(ctx context.Context, args []string, out io.Writer) error {
 	}
 	_, err = fmt.Fprintln(out, t.Got())
 	return err
-}
-
-// pause waits for a time to pass.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

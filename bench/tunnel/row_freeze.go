@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"culvert/bench/load"
+	"culvert/bench/trials"
 )
 
 const (
@@ -16,53 +18,53 @@ const (
 )
 
 // freeze measures how long new connections fail when one of two clients hangs, and whether any request runs twice.
-func freeze(ctx context.Context, t *trial) error {
+func freeze(ctx context.Context, t *trials.Trial) error {
 	if _, err := t.AddClient(t.Public); err != nil {
 		return err
 	}
-	if err := pause(ctx, 2*time.Second); err != nil { // until it takes its share
+	if err := trials.Pause(ctx, 2*time.Second); err != nil { // until it takes its share
 		return err
 	}
-	twice, err := load.Number(t.bench.at, "/twice")
+	twice, err := t.Counted("/twice")
 	if err != nil {
 		return err
 	}
-	run := t.bench.runs
-	s := load.StartSteady(400, func(n int) error { return load.Fresh(t.visitors(), fmt.Sprintf("/once/%d-%d", run, n)) })
-	if err := pause(ctx, 2*time.Second); err != nil {
+	run := filepath.Base(t.Dir)
+	s := load.StartSteady(400, func(n int) error { return load.Fresh(t.Visitors(), fmt.Sprintf("/once/%s-%d", run, n)) })
+	if err := trials.Pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
 	frozen := t.Clients[0]
-	m := t.meter()
+	m := t.Meter()
 	frozen.Signal(syscall.SIGSTOP)
 	stopped := s.Since()
-	err = pause(ctx, 10*time.Second)
+	err = trials.Pause(ctx, 10*time.Second)
 	frozen.Signal(syscall.SIGCONT)
 	woke := s.Since()
-	m.stop()
+	m.Stop()
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, 3*time.Second); err != nil {
+	if err := trials.Pause(ctx, 3*time.Second); err != nil {
 		return err
 	}
 	outcomes := s.Stop()
 	f := judge(outcomes, stopped, woke)
-	t.bench.say("failures: %s", failures(outcomes))
-	after, err := load.Number(t.bench.at, "/twice")
+	t.Bench.Say("failures: %s", failures(outcomes))
+	after, err := t.Counted("/twice")
 	if err != nil {
 		return err
 	}
 	if f.before > 0 {
 		return fmt.Errorf("%d connections failed before the stop", f.before)
 	}
-	t.note(freezeLatest, f.latest.Seconds())
-	t.note("connections that failed", float64(f.failed))
-	t.note("connections that did not", float64(f.good))
-	t.note("of them p99 ms", load.Milliseconds(f.times.Quantile(.99)))
-	t.note("slowest of them ms", load.Milliseconds(f.times.Quantile(1)))
-	t.note("failed after it woke", float64(f.woken))
-	t.note(freezeTwice, float64(after-twice))
+	t.Note(freezeLatest, f.latest.Seconds())
+	t.Note("connections that failed", float64(f.failed))
+	t.Note("connections that did not", float64(f.good))
+	t.Note("of them p99 ms", load.Milliseconds(f.times.Quantile(.99)))
+	t.Note("slowest of them ms", load.Milliseconds(f.times.Quantile(1)))
+	t.Note("failed after it woke", float64(f.woken))
+	t.Note(freezeTwice, float64(after-twice))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"culvert/bench/load"
+	"culvert/bench/trials"
 )
 
 const (
@@ -17,37 +18,37 @@ const (
 )
 
 // stalled measures what visitors that stop reading do to others and to memory.
-func stalled(ctx context.Context, t *trial) error {
+func stalled(ctx context.Context, t *trials.Trial) error {
 	const every = 2 * time.Millisecond
-	during := 2 * t.bench.during
-	base, failed := load.Ping(t.visitors(), during, every)
+	during := 2 * t.Bench.During
+	base, failed := load.Ping(t.Visitors(), during, every)
 	if failed > 0 || len(base) == 0 {
 		return fmt.Errorf("%d small requests failed, %d did not, before the stalled ones", failed, len(base))
 	}
-	server, client := t.serverMemory(), t.clientMemory()
-	visitors, err := load.StartStalled(t.visitors(), stalledVisitors)
+	server, client := t.ServerMemory(), t.ClientMemory()
+	visitors, err := load.StartStalled(t.Visitors(), stalledVisitors)
 	if err != nil {
 		return err
 	}
 	defer visitors.Close()
-	if err := pause(ctx, time.Second); err != nil {
+	if err := trials.Pause(ctx, time.Second); err != nil {
 		return err
 	}
-	m := t.meter()
-	times, failed := load.Ping(t.visitors(), during, every)
-	m.stop()
+	m := t.Meter()
+	times, failed := load.Ping(t.Visitors(), during, every)
+	m.Stop()
 	if failed > 0 || len(times) == 0 {
 		return fmt.Errorf("%d small requests failed, %d did not, beside the stalled ones", failed, len(times))
 	}
-	grown, grownClient := t.serverMemory()-server, t.clientMemory()-client
+	grown, grownClient := t.ServerMemory()-server, t.ClientMemory()-client
 	visitors.Close()
-	if err := pause(ctx, 10*time.Second); err != nil {
+	if err := trials.Pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	t.note(stalledBase, load.Milliseconds(base.Quantile(.99)))
-	t.note(stalledP99, load.Milliseconds(times.Quantile(.99)))
-	t.note(stalledGrowth, float64(grown)/1e6)
-	t.note(stalledLeft, float64(t.serverMemory()-server)/1e6)
-	t.note("MB that the client grows", float64(grownClient)/1e6)
+	t.Note(stalledBase, load.Milliseconds(base.Quantile(.99)))
+	t.Note(stalledP99, load.Milliseconds(times.Quantile(.99)))
+	t.Note(stalledGrowth, float64(grown)/1e6)
+	t.Note(stalledLeft, float64(t.ServerMemory()-server)/1e6)
+	t.Note("MB that the client grows", float64(grownClient)/1e6)
 	return nil
 }

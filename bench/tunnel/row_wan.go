@@ -13,6 +13,7 @@ import (
 
 	"culvert/bench/proc"
 	"culvert/bench/systems"
+	"culvert/bench/trials"
 )
 
 const (
@@ -29,32 +30,36 @@ const (
 
 // wanRow is a run of the row wan.
 type wanRow struct {
-	*bench
-	gonetem string
-	round   int
+	*trials.Bench
+	wanSettings
+	tool  string // gonetem, built
+	round int
 }
 
+// wanSettings are flags of the row.
+type wanSettings struct{ gonetem, congestion string }
+
 // wan measures downloads over IP packets that come late, and some of them never.
-func wan(ctx context.Context, b *bench) error {
+func (s *wanSettings) wan(ctx context.Context, b *trials.Bench) error {
 	switch {
 	case os.Getuid() != 0 || !systems.Found("ip"):
 		return errors.New("only root can make network namespaces, with iproute2")
-	case b.settings.gonetem == "":
+	case s.gonetem == "":
 		return errors.New("-gonetem or GONETEM names no folder with the source of gonetem")
 	}
-	w := &wanRow{bench: b, gonetem: filepath.Join(b.dir, "gonetem")}
-	if _, err := proc.Run(ctx, "go", "-C", b.settings.gonetem, "build", "-o", w.gonetem, "."); err != nil {
+	w := &wanRow{Bench: b, wanSettings: *s, tool: filepath.Join(b.Dir, "gonetem")}
+	if _, err := proc.Run(ctx, "go", "-C", s.gonetem, "build", "-o", w.tool, "."); err != nil {
 		return err
 	}
-	help, err := proc.Run(ctx, b.binary, "tcp", "client", "--help")
+	help, err := proc.Run(ctx, b.Binary, "tcp", "client", "--help")
 	if err != nil {
 		return err
 	}
 	links := strings.Contains(help, "--links")
 	if !links {
-		b.lack("wan with several links: this culvert has no --links")
+		b.Lack("wan with several links: this culvert has no --links")
 	}
-	for w.round = range min(b.rounds, 2) {
+	for w.round = range min(b.Rounds, 2) {
 		if err := w.measure(ctx, links); err != nil {
 			return err
 		}
@@ -99,8 +104,8 @@ func (w *wanRow) path(ctx context.Context, loss float64, use func(path) error) e
 		}
 		defer func() { _, _ = proc.Run(context.WithoutCancel(ctx), "ip", "netns", "delete", ns) }()
 	}
-	between, err := proc.Start(proc.Spec{Role: "way", Dir: w.dir, Log: filepath.Join(w.dir, "gonetem.log"), Argv: []string{
-		w.gonetem, "-delay", "50ms", "-loss", fmt.Sprint(loss), p.server, wanServer + "/24", p.client, wanClient + "/24",
+	between, err := proc.Start(proc.Spec{Role: "way", Dir: w.Dir, Log: filepath.Join(w.Dir, "gonetem.log"), Argv: []string{
+		w.tool, "-delay", "50ms", "-loss", fmt.Sprint(loss), p.server, wanServer + "/24", p.client, wanClient + "/24",
 	}})
 	if err != nil {
 		return err
@@ -130,7 +135,7 @@ func (w *wanRow) shape(ctx context.Context, ns, device string) error {
 		if time.Now().After(end) {
 			return fmt.Errorf("gonetem made no %s: %w", device, err)
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := trials.Pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -152,16 +157,16 @@ func (w *wanRow) download(ctx context.Context, p path, s *systems.System, quanti
 	}
 	service := net.JoinHostPort(wanClient, port)
 	upstream, err := proc.Start(proc.Spec{
-		Role: "service", Dir: w.dir, Log: filepath.Join(w.dir, "service.log"), Argv: append(in(p.client), w.self, "service", "-listen", service),
+		Role: "service", Dir: w.Dir, Log: filepath.Join(w.Dir, "service.log"), Argv: append(in(p.client), w.Self, "service", "-listen", service),
 	})
 	if err != nil {
 		return err
 	}
 	defer upstream.Stop()
-	t := &trial{Running: &systems.Running{System: systems.System{Name: plainTCP}}, bench: w.bench, row: "wan", round: w.round}
+	t := w.Trial(&systems.Running{System: systems.System{Name: plainTCP}}, "wan", w.round)
 	from := service
 	if s != nil {
-		place, err := w.place()
+		place, err := w.Place()
 		if err != nil {
 			return err
 		}
@@ -172,10 +177,10 @@ func (w *wanRow) download(ctx context.Context, p path, s *systems.System, quanti
 		defer t.Stop()
 		from = place.PublicAt()
 	}
-	during := 4 * w.during
-	m := t.meter()
-	out, err := proc.Run(ctx, append(in(p.server), w.self, "downloads", "-addr", from, "-streams", strconv.Itoa(streams), "-during", during.String())...)
-	m.stop()
+	during := 4 * w.During
+	m := t.Meter()
+	out, err := proc.Run(ctx, append(in(p.server), w.Self, "downloads", "-addr", from, "-streams", strconv.Itoa(streams), "-during", during.String())...)
+	m.Stop()
 	if err != nil {
 		return err
 	}
@@ -183,6 +188,6 @@ func (w *wanRow) download(ctx context.Context, p path, s *systems.System, quanti
 	if err != nil {
 		return err
 	}
-	t.note(quantity, float64(bytes)/1e6/during.Seconds())
+	t.Note(quantity, float64(bytes)/1e6/during.Seconds())
 	return nil
 }

@@ -11,40 +11,19 @@ import (
 
 	"culvert/bench/load"
 	"culvert/bench/report"
+	"culvert/bench/trials"
 )
 
-func TestChoose(t *testing.T) {
-	all := []string{"a", "b", "c"}
-	tests := map[string]struct {
-		list string
-		want []string
-		bad  bool
-	}{
-		"all":           {list: "all", want: all},
-		"in order":      {list: "c,a", want: []string{"a", "c"}},
-		"unknown":       {list: "a,x", bad: true},
-		"nothing named": {list: "", bad: true},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			got, err := choose(tt.list, all)
-			if diff := cmp.Diff(tt.want, got); diff != "" || (err != nil) != tt.bad {
-				t.Errorf("error %v, difference (-want +got):\n%s", err, diff)
-			}
-		})
-	}
-}
-
 func TestFlags(t *testing.T) {
-	s, err := parse([]string{"-rows", "conn,http", "-systems", "ssh -R", "-rounds", "5", "-seconds", "3"}, io.Discard)
+	_, s, err := parse([]string{"-rows", "conn,http", "-systems", "ssh -R", "-rounds", "5", "-seconds", "3"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(s.rows, []string{"http", "conn"}) || !slices.Equal(s.systems, []string{"ssh -R"}) || s.rounds != 5 || s.during != 3*time.Second {
+	if !slices.Equal(s.Rows, []string{"http", "conn"}) || !slices.Equal(s.Systems, []string{"ssh -R"}) || s.Rounds != 5 || s.During != 3*time.Second {
 		t.Errorf("got %+v", s)
 	}
 	for _, args := range [][]string{{"-rounds", "0"}, {"-seconds", "0"}, {"-rows", "none"}, {"more"}} {
-		if _, err := parse(args, io.Discard); err == nil {
+		if _, _, err := parse(args, io.Discard); err == nil {
 			t.Errorf("%q: no error", args)
 		}
 	}
@@ -76,7 +55,7 @@ func TestJudge(t *testing.T) {
 // TestGatesNameWhatRowsMeasure keeps a gate from passing because nobody measures its quantity under that name.
 func TestGatesNameWhatRowsMeasure(t *testing.T) {
 	measured := []string{
-		httpCPU(64), httpCPU(1), connCPU, bulkCPU(1, load.Down), bulkCPU(1, load.Up), besideP99, farP99, fatRate,
+		trials.RequestCPU(64), trials.RequestCPU(1), trials.ConnectionCPU, trials.TransferCPU(1, load.Down), trials.TransferCPU(1, load.Up), besideP99, farP99, fatRate,
 		idleMemory, clientMemory, stalledBase, stalledP99, stalledGrowth, stalledLeft, freezeLatest, freezeTwice, wanOne, wanLoss,
 	}
 	for _, g := range gates() {
