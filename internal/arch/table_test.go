@@ -32,7 +32,7 @@ func table() []row {
 		{"tunnel/ws", []string{"cork", "forwardproxy"}},
 		{"tunnel/tls", []string{"cork", "forwardproxy"}},
 		{"upstream", []string{"balancer", "proxyproto", "udp"}},
-		{"upstream/health", nil},
+		{"upstream/health", []string{"proxyproto"}},
 		{"upstream/fileserver", nil},
 		{"entrypoint", []string{"peek", "proxyproto", "udp"}},
 		{"admin", []string{"accesslog", "auth"}},

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"culvert/internal/proxyproto"
 )
 
 // Kind is what a check does.
@@ -42,9 +44,9 @@ type Check struct {
 	Rise     int           // good answers in a row that make a service usable; DefaultRise if zero
 	Fall     int           // failures in a row that make it unusable; DefaultFall if zero
 	Port     uint16        // in place of the service's own; 0: its own
-	// Proxy is the version of the PROXY header, 1 or 2, that the service expects at the beginning; 0: none. Version 2
-	// says LOCAL, version 1 has the addresses of the check's own connection.
-	Proxy int
+	// Proxy is the PROXY header that the service expects at the beginning. Version 2 says LOCAL, version 1 has the addresses
+	// of the check's own connection.
+	Proxy proxyproto.Version
 }
 
 // StatusRange is a range of HTTP status codes, ends included.
@@ -104,9 +106,9 @@ func (c Check) Validate() error {
 		return fmt.Errorf("rise: give 1 to %d", mostInARow)
 	case c.Fall < 0 || c.Fall > mostInARow:
 		return fmt.Errorf("fall: give 1 to %d", mostInARow)
-	case c.Proxy < 0 || c.Proxy > 2:
+	case c.Proxy > proxyproto.V2:
 		return fmt.Errorf("the PROXY protocol has no version %d", c.Proxy)
-	case c.Proxy == 1 && c.Kind == UDP:
+	case c.Proxy == proxyproto.V1 && c.Kind == UDP:
 		return errors.New("version 1 of the PROXY protocol is not for UDP; use v2")
 	}
 	return nil

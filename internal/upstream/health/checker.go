@@ -29,7 +29,7 @@ type Checker struct {
 	check    Check
 	cfg      Config
 	onChange func(up bool, cause error)
-	probe    func(context.Context) error
+	probe    func(context.Context) (leave func(), err error)
 	chance   func() float64 // from 0 to 1; where in its time a check begins
 
 	row int // answers in a row that speak against the present state; Run's alone
@@ -103,11 +103,7 @@ func (c *Checker) Run(ctx context.Context) {
 			return
 		}
 		begun := time.Now()
-		err := c.ask(ctx)
-		if ctx.Err() != nil { // the check was cut short: it says nothing
-			return
-		}
-		c.take(err, time.Since(begun))
+		c.ask(ctx)
 		early := jitter
 		if first { // many that began together part
 			early = 1
@@ -117,20 +113,22 @@ func (c *Checker) Run(ctx context.Context) {
 	}
 }
 
-func (c *Checker) ask(ctx context.Context) error {
+// ask is one check. The service is left only when its answer has been told of.
+func (c *Checker) ask(ctx context.Context) {
 	within, cancel := context.WithTimeout(ctx, c.check.Timeout)
 	defer cancel()
-	return c.probe(within)
-}
-
-// take counts one answer and tells of a change.
-func (c *Checker) take(err error, took time.Duration) {
-	changed := c.count(err, took)
-	if changed && c.onChange != nil {
+	begun := time.Now()
+	leave, err := c.probe(within)
+	defer leave()
+	if ctx.Err() != nil { // it was cut short: it says nothing
+		return
+	}
+	if c.count(err, time.Since(begun)) && c.onChange != nil {
 		c.onChange(err == nil, err)
 	}
 }
 
+// count takes an answer into account and says whether the state has changed.
 func (c *Checker) count(err error, took time.Duration) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,10 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"syscall"
 	"time"
+
+	"culvert/internal/proxyproto"
 )
 
 // prober asks one service, once each time.
@@ -27,69 +28,66 @@ type prober struct {
 // maxAnswer is what is read of an answer, at most.
 const maxAnswer = 64 << 10
 
-// probe is one check. The context has a deadline.
-func (p *prober) probe(ctx context.Context) error {
-	err := p.ask(ctx)
+// probe is one check. The context has a deadline. leave ends the connection, and is never nil.
+func (p *prober) probe(ctx context.Context) (leave func(), err error) {
+	leave, err = p.ask(ctx)
 	var timeout net.Error
 	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, errNotIt):
-		return err
+	case err == nil, errors.Is(err, errNotIt):
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("no answer within %s", p.check.Timeout)
-	default:
-		return err
+		err = fmt.Errorf("no answer within %s", p.check.Timeout)
 	}
+	return leave, err
 }
 
-func (p *prober) ask(ctx context.Context) error {
+func (p *prober) ask(ctx context.Context) (leave func(), err error) {
 	// Keep-alive is not for a connection that lives this long.
 	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, p.network, p.address)
 	if err != nil {
-		return err
+		return func() {}, err
 	}
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // at its deadline, too
 	if p.check.Kind == UDP {
-		defer conn.Close()
-		return p.askUDP(conn)
+		return func() { stop(); _ = conn.Close() }, p.askUDP(conn)
 	}
-	defer leave(conn)
+	return func() { part(conn); stop() }, p.askStream(ctx, conn)
+}
+
+func (p *prober) askStream(ctx context.Context, conn net.Conn) error {
 	first := p.header(conn)
-	if p.check.Kind == TCP {
-		_, err := conn.Write(first) // nothing without a PROXY header
-		return err
-	}
-	talk := conn
-	if p.tls != nil {
-		if _, err := conn.Write(first); err != nil {
+	if p.check.Kind == TCP || p.tls != nil {
+		if _, err := conn.Write(first); err != nil { // nothing without a PROXY header
 			return err
 		}
 		first = nil
+	}
+	switch {
+	case p.check.Kind == TCP:
+		return nil
+	case p.tls != nil:
 		t := tls.Client(conn, p.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return fmt.Errorf("tls handshake: %w", err)
 		}
-		talk = t
+		conn = t
 	}
 	if p.check.Kind == HTTP {
-		return p.askHTTP(talk, first)
+		return p.askHTTP(conn, first)
 	}
-	return p.askExpect(talk, first)
+	return p.askExpect(conn, first)
 }
 
-// leaveTime is how long a service gets to end a connection whose other end has ended.
-const leaveTime = 500 * time.Millisecond
+// partTime is how long a service gets to end a connection whose other end has ended, within the time of the check.
+const partTime = 500 * time.Millisecond
 
-// leave ends a connection as a visitor does who has nothing more to say. A reset, with which other balancers end checks,
-// is cheaper by two packets, but services log it and some count it against the address (MySQL's max_connect_errors). So
-// our end goes first, and what the service has sent is read, since to close over it would reset the connection too.
-func leave(conn net.Conn) {
+// part ends a connection as a visitor does who has nothing more to say. A reset, with which other balancers end checks, is
+// cheaper by two packets, but services log it and some count it against the address (MySQL's max_connect_errors). So our
+// end goes first, and what the service has sent is read, since to close over it would reset the connection too.
+func part(conn net.Conn) {
 	if c, ok := conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		_ = conn.SetReadDeadline(time.Now().Add(leaveTime))
+		late := time.AfterFunc(partTime, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 		_, _ = io.CopyN(io.Discard, conn, 1<<20)
+		late.Stop()
 	}
 	_ = conn.Close()
 }
@@ -97,21 +95,11 @@ func leave(conn net.Conn) {
 // header is the PROXY header of a check's connection. Version 2 has a command for checks, LOCAL. Version 1 has not, and
 // services refuse UNKNOWN, so that it says the truth: who connects.
 func (p *prober) header(conn net.Conn) []byte {
-	switch p.check.Proxy {
-	case 0:
-		return nil
-	case 2:
-		return []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")
+	h := proxyproto.Header{Local: true}
+	if p.check.Proxy == proxyproto.V1 {
+		h = proxyproto.Header{Transport: proxyproto.TCP, Source: addrPort(conn.LocalAddr()), Destination: addrPort(conn.RemoteAddr())}
 	}
-	from, to := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
-	if !from.IsValid() || !to.IsValid() {
-		return []byte("PROXY UNKNOWN\r\n")
-	}
-	family := "TCP6"
-	if from.Addr().Is4() {
-		family = "TCP4"
-	}
-	return fmt.Appendf(nil, "PROXY %s %s %s %d %d\r\n", family, from.Addr(), to.Addr(), from.Port(), to.Port())
+	return h.AppendTo(nil, p.check.Proxy)
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -127,20 +115,15 @@ func addrPort(a net.Addr) netip.AddrPort {
 var errNotIt = errors.New("the answer is not the right one")
 
 func (p *prober) askHTTP(conn net.Conn, first []byte) error {
-	host := p.check.Host
-	if host == "" {
+	host, path := p.check.Host, p.check.Path
+	switch {
+	case host == "" && p.network == "unix":
+		host = "localhost"
+	case host == "":
 		host = p.address
-		if p.network == "unix" {
-			host = "localhost"
-		}
 	}
-	out := bytes.NewBuffer(first)
-	path := (&url.URL{Path: "/"}).String()
-	if p.check.Path != "" {
-		path = p.check.Path
-	}
-	fmt.Fprintf(out, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: culvert-health\r\nAccept: */*\r\nConnection: close\r\n\r\n", path, host)
-	if _, err := conn.Write(out.Bytes()); err != nil {
+	out := fmt.Appendf(first, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: culvert-health\r\nAccept: */*\r\nConnection: close\r\n\r\n", path, host)
+	if _, err := conn.Write(out); err != nil {
 		return err
 	}
 	in := bufio.NewReader(io.LimitReader(conn, maxAnswer))
@@ -153,13 +136,13 @@ func (p *prober) askHTTP(conn net.Conn, first []byte) error {
 			return fmt.Errorf("GET %s: %w", path, err)
 		}
 		_ = resp.Body.Close()
-		if resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols && !p.right(resp.StatusCode) {
-			continue // an answer is still to come
-		}
-		if !p.right(resp.StatusCode) {
+		switch code := resp.StatusCode; {
+		case p.right(code):
+			return nil
+		case code < 200 && code != http.StatusSwitchingProtocols: // the answer is still to come
+		default:
 			return fmt.Errorf("GET %s: %s", path, resp.Status)
 		}
-		return nil
 	}
 }
 
@@ -204,11 +187,7 @@ func (p *prober) notIt(got []byte) error {
 
 // askUDP sends a datagram and waits for the right one.
 func (p *prober) askUDP(conn net.Conn) error {
-	var out []byte
-	if p.check.Proxy == 2 { // one header to each datagram
-		out = p.header(conn)
-	}
-	if _, err := conn.Write(append(out, p.check.Send...)); err != nil {
+	if _, err := conn.Write(append(p.header(conn), p.check.Send...)); err != nil {
 		return refusedUDP(err)
 	}
 	wrong, in := []byte(nil), make([]byte, maxAnswer)
