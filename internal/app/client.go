@@ -47,6 +47,8 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*Client, e
 		MaxLinks:  cfg.Links,
 
 		ProxyProtocol: cfg.ServiceHeader(),
+		Weight:        cfg.Weight,
+		Backup:        cfg.Backup,
 
 		Budget: mux.NewBudget(windowBudget),
 		Log:    log.With(subsystem, "client"),

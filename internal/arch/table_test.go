@@ -42,14 +42,14 @@ func table() []row {
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
 		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream"}},
-		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver"}},
+		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver", "upstream/health"}},
 
 		// The file of the data plane.
 		{"config/file", []string{"nearest"}},
 		{"config/plan", []string{"config/file", "hostname", "nearest", "proxyproto", "tunnel", "upstream/health"}},
 
 		// Level 4 to 6: settings, assembly, commands.
-		{"config", []string{"auth", "hostname", "proxyproto", "tunnel", "client"}},
+		{"config", []string{"auth", "hostname", "proxyproto", "tunnel", "client", "upstream/health"}},
 		{"app", []string{
 			"accesslog", "admin", "auth", "client", "config", "control", "cork", "entrypoint", "mux", "pki", "proxy", "router",
 			"tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver",

@@ -37,6 +37,8 @@ type Config struct {
 	Budget    *mux.Budget
 	// ProxyProtocol is the version of the PROXY header that services get which are not HTTP; nil for what the server wishes.
 	ProxyProtocol *proxyproto.Version
+	Weight        int  // share of the visitors beside other clients; 0 counts as 1
+	Backup        bool // visitors only while no other client can
 	Log           *slog.Logger
 }
 
@@ -44,6 +46,7 @@ type Config struct {
 type Client struct {
 	cfg    Config
 	locals map[tunnel.Name]local
+	checks *checks
 
 	mu       sync.Mutex
 	identity Identity
@@ -55,13 +58,16 @@ func New(cfg Config) (*Client, error) {
 	if len(cfg.URLs) == 0 {
 		return nil, errors.New("no server: set --url")
 	}
-	c := &Client{cfg: cfg, locals: make(map[tunnel.Name]local)}
+	c := &Client{cfg: cfg, locals: make(map[tunnel.Name]local), checks: newChecks(cfg.Log)}
 	for _, u := range cfg.Upstreams {
 		l, err := newLocal(u, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", u.Spec, err)
 		}
 		c.locals[u.Tunnel] = l
+		if err := c.checks.add(u, cfg); err != nil {
+			return nil, fmt.Errorf("health check of %s: %w", u.Spec, err)
+		}
 	}
 	return c, nil
 }
@@ -72,6 +78,9 @@ func (c *Client) Run(ctx context.Context) error {
 	identity, release := TakeIdentity(c.cfg.StateDir, c.cfg.ID, c.cfg.Log)
 	defer release()
 	c.identity = identity
+	stop := c.checks.start()
+	defer stop()
+	c.checks.await(ctx) // so that what is down is offered as down
 	var wait sync.WaitGroup
 	for _, u := range c.cfg.URLs {
 		k := &keeper{client: c, url: u, log: c.cfg.Log.With("server", u.Host), link: newLink(c.cfg, u)}
@@ -91,7 +100,9 @@ func (c *Client) hello(reconnects uint64) tunnel.Hello {
 		Reconnects: reconnects, Software: c.cfg.Software, Labels: c.cfg.Labels,
 	}
 	for _, u := range c.cfg.Upstreams {
-		offer := tunnel.Offer{Tunnel: u.Tunnel.String(), Upstream: u.Spec}
+		offer := tunnel.Offer{
+			Tunnel: u.Tunnel.String(), Upstream: u.Spec, Weight: c.cfg.Weight, Backup: c.cfg.Backup, Down: c.checks.down(u.Tunnel),
+		}
 		if u.Scheme == SchemeH2C {
 			offer.Protocol = "h2c"
 		}

@@ -104,7 +104,7 @@ func (k *keeper) session(ctx context.Context) error {
 	k.failure = ""
 	k.welcome(hello, welcome)
 	begun := time.Now()
-	err = k.serve(ctx, s)
+	err = k.serve(ctx, s, hello)
 	k.fenced(err, hello.Instance)
 	if time.Since(begun) > steady || errors.Is(err, mux.ErrUnknownSession) { // the server is there, and says so
 		k.backoff.reset()
@@ -175,7 +175,7 @@ func (k *keeper) welcome(hello tunnel.Hello, w tunnel.Welcome) {
 
 // serve hands the session's connections to local services until the session ends, or until the context has ended
 // and the open ones are through or out of time. It returns with no goroutine of the session left.
-func (k *keeper) serve(ctx context.Context, s *tunnel.Session) error {
+func (k *keeper) serve(ctx context.Context, s *tunnel.Session, hello tunnel.Hello) error {
 	streams, abort := context.WithCancel(context.Background())
 	defer abort()
 	var open connections
@@ -194,6 +194,7 @@ func (k *keeper) serve(ctx context.Context, s *tunnel.Session) error {
 	}()
 	var adding sync.WaitGroup
 	adding.Go(func() { k.addLinks(streams, s) })
+	adding.Go(func() { k.client.checks.report(streams, s, hello) })
 	defer adding.Wait()
 	err := k.watch(ctx, s)
 	if err == nil {

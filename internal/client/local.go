@@ -28,16 +28,25 @@ func newLocal(u Upstream, cfg Config) (local, error) {
 	case SchemeFile:
 		return newFolder(u.Address, cfg.Log)
 	case SchemeHTTPS:
-		host, _, err := net.SplitHostPort(u.Address)
+		config, err := serviceTLS(u)
 		if err != nil {
 			return nil, err
 		}
-		return newService(u, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}), nil
+		return newService(u, config), nil
 	default:
 		s := newService(u, nil)
 		s.proxyProtocol = cfg.ProxyProtocol
 		return s, nil
 	}
+}
+
+// serviceTLS is how a service of HTTPS is spoken to.
+func serviceTLS(u Upstream) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(u.Address)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
 }
 
 // service is a local address.

@@ -1,6 +1,9 @@
 package client
 
-import "culvert/internal/tunnel"
+import (
+	"culvert/internal/tunnel"
+	"culvert/internal/upstream/health"
+)
 
 // Upstream is one local service and the tunnel under which the client offers it.
 type Upstream struct {
@@ -10,6 +13,8 @@ type Upstream struct {
 	Network, Address string
 	// Spec is the upstream in the form of the status command: "*=http://127.0.0.1:8080", "localhost:22", "2222=host:22".
 	Spec string
+	// Check is how the service is checked; nil for not at all. File has none.
+	Check *health.Check
 }
 
 // Scheme is what the local service speaks.

@@ -5,6 +5,7 @@ import (
 
 	"culvert/internal/client"
 	"culvert/internal/proxyproto"
+	"culvert/internal/tunnel"
 )
 
 // Client is the configuration of a client. NewClient makes one with defaults; Resolve completes and checks it.
@@ -15,6 +16,8 @@ type Client struct {
 	InsecureNoAuth bool `flag:"insecure-no-auth" group:"Security" help:"connect without a token, to a server that asks for none"`
 	Identity
 	Targets
+	Share
+	HealthChecks
 	Drain
 	Log
 	Generator
@@ -57,6 +60,12 @@ type Targets struct {
 	ProxyProtocol string `flag:"proxy-protocol" modes:"tcp mixed" default:"server" values:"server v1 v2" blank:"off" unit:"VERSION" group:"Data plane" help:"send a PROXY header to TCP services: v1, v2, \"\" for none, or server for what the server wishes"`
 }
 
+// Share is which part of a tunnel's visitors the client takes beside others.
+type Share struct {
+	Weight int  `flag:"weight" default:"1" unit:"N" group:"Data plane" help:"share of the visitors beside other clients of the same tunnels, 1 to 256"`
+	Backup bool `flag:"backup" group:"Data plane" help:"take visitors only while no client that is no backup can"`
+}
+
 // NewClient is a client's configuration with every setting at its default.
 func NewClient(mode Mode) Client {
 	var c Client
@@ -87,6 +96,9 @@ func (c *Client) Resolve(env Environment) error {
 		found = append(found, c.Credential.resolve(env)...)
 		found = append(found, c.checkFiles()...)
 		found = append(found, needToken(&c.Credential, c.InsecureNoAuth)...)
+	}
+	if upstreams {
+		found = append(found, c.assignChecks()...)
 	}
 	if c.StateDir == "" {
 		c.StateDir = defaultStateDir(env)
@@ -121,6 +133,10 @@ func (c *Client) validate() (found Problems) {
 		first[name] = u.Spec
 	}
 	found = append(found, c.ServerTrust.validate(&c.Credential, c.InsecureNoAuth, c.encrypted())...)
+	if c.Weight < 1 || c.Weight > tunnel.MaxWeight {
+		found.add("weight", "", "%d; give 1 to %d", c.Weight, tunnel.MaxWeight)
+	}
+	found = append(found, c.HealthChecks.validate()...)
 	if c.Links < 1 || c.Links > 16 {
 		found.add("links", "", "%d connections to a server; give 1 to 16", c.Links)
 	}

@@ -63,6 +63,11 @@ func parse(target any, raw string, fresh bool) error {
 		*t = v
 	case *LogLevel:
 		return t.parse(raw)
+	case *Lines:
+		if fresh {
+			*t = nil
+		}
+		*t = append(*t, raw)
 	default:
 		return parseList(target, raw, fresh)
 	}
@@ -97,7 +102,7 @@ func parseList(target any, raw string, fresh bool) error {
 
 func repeatable(target any) bool {
 	switch target.(type) {
-	case *[]string, *[]netip.Prefix, *[]uint16, *map[string]string, *auth.Ports:
+	case *[]string, *Lines, *[]netip.Prefix, *[]uint16, *map[string]string, *auth.Ports:
 		return true
 	}
 	return false
