@@ -89,32 +89,43 @@ func (p Policy) Append(o *Order, c []Candidate, q Query) {
 	}
 }
 
-// golden is the part of 2^64 whose multiples are spread most evenly.
+// golden is the part of 2^64, about 0.618 of it, whose multiples are spread most evenly.
 const golden = 0x9E3779B97F4A7C15
+
+// longRound is from how many turns on a round of turns is too long for anybody to count in.
+const longRound = 32
 
 // inTurn is whose turn it is. Turns are points on a line on which each candidate has a stretch as long as its weight.
 // Equal candidates simply follow each other. Otherwise consecutive turns are a step of about 0.618 of the line apart,
-// which spreads each candidate's turns evenly and, as the step has no factor in common with the line, visits each point
-// once in as many turns as the line is long. So the shares are exact, without any state but the turn.
+// which spreads each candidate's turns evenly without any state but the turn: no candidate is ever more than a few turns
+// ahead or behind. In a round that is short the step has no factor in common with it, so that the shares are exact.
 func inTurn(c []Candidate, turn uint64) int {
-	unit, total, equal := uint64(0), uint64(0), true
-	for i := range c {
-		w := c[i].weight()
-		equal = equal && w == c[0].weight()
-		unit, total = gcd(w, unit), total+w
-	}
-	if equal {
+	if equal(c) {
 		return int(turn % uint64(len(c)))
 	}
-	at, _ := bits.Mul64(turn*golden, total) // good enough where a round would be too long to matter
-	if round := total / unit; round <= 1<<16 {
-		step := max(1, uint64(float64(round)*0.618))
-		for gcd(step, round) != 1 {
-			step++
-		}
-		at = turn % round * step % round * unit
+	unit, total := uint64(0), uint64(0)
+	for i := range c {
+		w := c[i].weight()
+		unit, total = gcd(w, unit), total+w
+	}
+	at, _ := bits.Mul64(turn*golden, total)
+	if round := total / unit; round <= longRound {
+		at = turn % round * step(round) % round * unit
 	}
 	return stretch(c, at)
+}
+
+// step is what is nearest to 0.618 of the round and has no factor in common with it.
+func step(round uint64) uint64 {
+	s := (round*618 + 500) / 1000
+	for d := uint64(0); ; d++ {
+		if gcd(s+d, round) == 1 {
+			return s + d
+		}
+		if d < s && gcd(s-d, round) == 1 {
+			return s - d
+		}
+	}
 }
 
 // stretch is the candidate on whose stretch of the line the point is.
@@ -186,10 +197,7 @@ func draw(c []Candidate, roll uint64) int {
 // the best lot wins. So a candidate that goes moves only its own visitors, and takes them back when it returns. With
 // weights the lots are times of decay, of which each is the shortest as often as its rate has it.
 func byHash(c []Candidate, source uint64) {
-	equal := true
-	for i := range c {
-		equal = equal && c[i].weight() == c[0].weight()
-	}
+	equal := equal(c)
 	for i := range c {
 		lot := mix(c[i].Key ^ source)
 		if equal {
@@ -225,6 +233,15 @@ func rotate(c []Candidate, n int) {
 	slices.Reverse(c[:n])
 	slices.Reverse(c[n:])
 	slices.Reverse(c)
+}
+
+func equal(c []Candidate) bool {
+	for i := range c {
+		if c[i].weight() != c[0].weight() {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Candidate) weight() uint64 { return max(1, uint64(c.Weight)) }

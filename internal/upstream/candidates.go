@@ -37,19 +37,17 @@ const (
 
 	ranks
 	unusable
-	full // and the rank is in the bits below
 )
 
-// scratch is what an order is made of.
+// scratch is what an order is made of. All are as long as there are members.
 type scratch struct {
 	ranks []uint8
 	cands []balancer.Candidate
+	part  []balancer.Candidate
 }
 
-const (
-	handful = 8
-	many    = 64
-)
+// handful is how many members need no scratch beside the stack.
+const handful = 8
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
@@ -58,8 +56,8 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 func (u *Upstream) Candidates(v *Visit) Candidates {
 	var c Candidates
 	u.rank(&c, v)
-	if c.order.Len() > 0 != u.told.usable.Load() && u.cfg.Load().OnUsable != nil {
-		u.settle()
+	if usable := c.full || c.order.Len() > 0; usable != u.told.usable.Load() && u.cfg.Load().OnUsable != nil {
+		u.settle() // a member's own Usable has changed
 	}
 	return c
 }
@@ -67,41 +65,25 @@ func (u *Upstream) Candidates(v *Visit) Candidates {
 // rank asks each member how it is.
 func (u *Upstream) rank(c *Candidates, v *Visit) {
 	c.upstream, c.seats = u, u.set.Load().seats
-	switch n := len(c.seats); {
-	case n <= handful:
+	n := len(c.seats)
+	if n <= handful {
 		var ranks [handful]uint8
-		var cands [handful]balancer.Candidate
-		u.order(c, v, scratch{ranks[:n], cands[:n]})
-	default:
-		s := scratches.Get().(*scratch)
-		if cap(s.ranks) < n {
-			*s = scratch{make([]uint8, n), make([]balancer.Candidate, n)}
-		}
-		u.order(c, v, scratch{s.ranks[:n], s.cands[:n]})
-		scratches.Put(s)
+		var cands, part [handful]balancer.Candidate
+		u.order(c, v, &scratch{ranks[:n], cands[:n], part[:n]})
+		return
 	}
+	s := scratches.Get().(*scratch)
+	if cap(s.ranks) < n {
+		*s = scratch{make([]uint8, n), make([]balancer.Candidate, n), make([]balancer.Candidate, n)}
+	}
+	u.order(c, v, &scratch{s.ranks[:n], s.cands[:n], s.part[:n]})
+	scratches.Put(s)
 }
 
-func (u *Upstream) order(c *Candidates, v *Visit, s scratch) {
+func (u *Upstream) order(c *Candidates, v *Visit, s *scratch) {
 	cfg := u.cfg.Load()
-	var now time.Duration
-	var room, taken uint // ranks of members with room, and of those without
-	for i, seat := range c.seats {
-		t := seat.now.Load()
-		if now == 0 && (t.back != 0 || seat.ejected.Load() != 0) {
-			now = u.now()
-		}
-		s.ranks[i] = seat.rank(t, now)
-		switch {
-		case s.ranks[i] == unusable:
-		case t.maxConns > 0 && seat.open.Load() >= t.maxConns:
-			taken |= 1 << s.ranks[i]
-			s.ranks[i] = unusable
-		default:
-			room |= 1 << s.ranks[i]
-		}
-	}
-	for _, group := range []uint{1<<well | 1<<suspect, 1<<backup | 1<<suspectBackup, 1<<ejected | 1<<ejectedBackup} {
+	n, room, taken := u.look(c.seats, cfg.SlowStart, s)
+	for _, group := range [...]uint{1<<well | 1<<suspect, 1<<backup | 1<<suspectBackup, 1<<ejected | 1<<ejectedBackup} {
 		if room&group != 0 {
 			break
 		}
@@ -119,30 +101,52 @@ func (u *Upstream) order(c *Candidates, v *Visit, s scratch) {
 	case cfg.Policy == balancer.SourceHash && v != nil:
 		q.Source = balancer.SourceKey(v.Source.Addr())
 	}
-	c.order.Grow(len(c.seats))
-	for r := range uint8(ranks) {
-		if room&(1<<r) == 0 {
-			continue
-		}
-		cands := s.cands[:0]
-		for i, seat := range c.seats {
-			if s.ranks[i] == r {
-				t := seat.now.Load()
-				cands = append(cands, balancer.Candidate{
-					Index: int32(i), Weight: t.share(now, cfg.SlowStart), Open: seat.open.Load(), Key: seat.key,
-				})
+	c.order.Grow(n)
+	if room&(room-1) == 0 { // all are of one rank, as nearly always
+		cfg.Policy.Append(&c.order, s.cands[:n], q)
+	} else {
+		for r := range uint8(ranks) {
+			part := s.part[:0]
+			for i := range n {
+				if s.ranks[i] == r {
+					part = append(part, s.cands[i])
+				}
 			}
+			cfg.Policy.Append(&c.order, part, q)
 		}
-		cfg.Policy.Append(&c.order, cands, q)
 	}
-	c.tries = c.order.Len()
+	c.tries = n
 	if cfg.Retries >= 0 {
-		c.tries = min(c.tries, 1+cfg.Retries)
+		c.tries = min(n, 1+cfg.Retries)
 	}
 }
 
+// look fills the scratch with the n members that are usable and have room. Room and taken are the ranks that some with
+// and some without room have, a bit each.
+func (u *Upstream) look(seats []*seat, slowStart time.Duration, s *scratch) (n int, room, taken uint) {
+	var now time.Duration
+	for i, seat := range seats {
+		t := seat.now.Load()
+		if now == 0 && (t.back != 0 || seat.ejected.Load() != 0) {
+			now = u.now()
+		}
+		rank, open := seat.rank(t, now), seat.open.Load()
+		switch {
+		case rank == unusable:
+		case t.maxConns > 0 && open >= t.maxConns:
+			taken |= 1 << rank
+		default:
+			room |= 1 << rank
+			s.ranks[n] = rank
+			s.cands[n] = balancer.Candidate{Index: int32(i), Weight: t.share(now, slowStart), Open: open, Key: seat.key}
+			n++
+		}
+	}
+	return n, room, taken
+}
+
 func (s *seat) rank(t *terms, now time.Duration) uint8 {
-	if !s.usable(*t) {
+	if !s.usable(t) {
 		return unusable
 	}
 	r := uint8(well)

@@ -8,7 +8,7 @@ func (u *Upstream) succeeded(s *seat) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s.forgive()
+	u.forgive(s)
 }
 
 // failedAt notes that a member did not give a connection, and may eject it.
@@ -36,7 +36,7 @@ func (u *Upstream) eject(s *seat, e Ejection, why Reason) {
 	present := false
 	for _, other := range u.set.Load().seats {
 		present = present || other == s
-		if t := other.terms(); !other.usable(t) {
+		if !other.usable(other.terms()) {
 			continue
 		}
 		usable++
@@ -53,9 +53,9 @@ func (u *Upstream) eject(s *seat, e Ejection, why Reason) {
 	}
 	s.spells++
 	s.ejected.Store(int64(now + spell))
-	if t := s.terms(); u.cfg.Load().SlowStart > 0 {
+	if t := *s.terms(); u.cfg.Load().SlowStart > 0 {
 		t.back = now + spell
-		s.set(t)
+		s.now.Store(&t)
 	}
 	if u.cfg.Load().Queue.Max > 0 {
 		time.AfterFunc(spell, u.wake) // it may have room for who waits

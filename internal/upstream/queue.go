@@ -71,7 +71,8 @@ func (u *Upstream) wait(ctx context.Context, v *Visit, a *Admitted) error {
 	cfg := u.cfg.Load().Queue
 	w := &waiter{visit: v, served: make(chan struct{})}
 	if !u.queue.join(w, cfg.Max) {
-		return u.turnAway(QueueFull, fmt.Errorf("all members of upstream %s have as many connections as they may, and %d visitors wait", u.Name(), cfg.Max))
+		return u.turnAway(QueueFull, fmt.Errorf("all members of upstream %s have as many connections as they may, and its queue of %d is full",
+			u.Name(), cfg.Max))
 	}
 	begun := time.Now()
 	u.wake() // what came free meanwhile

@@ -52,21 +52,20 @@ func newSeat(p Placed) *seat {
 	return s
 }
 
-func (s *seat) terms() terms { return *s.now.Load() }
-func (s *seat) set(t terms)  { s.now.Store(&t) }
+func (s *seat) terms() *terms { return s.now.Load() }
 
-// terms are the seat's with what was placed and what was set by hand. The caller holds mu.
-func (u *Upstream) terms(s *seat, t terms) terms {
+// setTerms gives the seat these terms, with what was placed and what was set by hand. The caller holds mu.
+func (u *Upstream) setTerms(s *seat, t terms) {
 	t.weight, t.backup, t.maxConns = uint32(min(max(1, s.placed.Weight), MaxWeight)), s.placed.Backup, int64(max(0, s.placed.MaxConns))
 	h := u.byHand[s.name]
 	t.draining = h.drain
 	if h.weight != nil {
 		t.weight = uint32(*h.weight)
 	}
-	return t
+	s.now.Store(&t)
 }
 
-func (s *seat) usable(t terms) bool {
+func (s *seat) usable(t *terms) bool {
 	return !t.down && !t.draining && t.weight > 0 && (s.breakable == nil || s.breakable.Usable())
 }
 
@@ -80,7 +79,7 @@ const least = scale / 32
 
 // share is the weight that the member has at a time of its slow start.
 func (t *terms) share(now, slowStart time.Duration) uint32 {
-	if t.back == 0 || now-t.back >= slowStart {
+	if t.back == 0 || slowStart <= 0 || now-t.back >= slowStart {
 		return t.weight * scale
 	}
 	part := max(least, int64(float64(scale)*float64(now-t.back)/float64(slowStart)))
@@ -104,9 +103,13 @@ func (s *seat) take(most int64) bool {
 	}
 }
 
-// forgive forgets failed dials.
-func (s *seat) forgive() {
+// forgive forgets failed dials. The caller holds mu.
+func (u *Upstream) forgive(s *seat) {
 	s.row.Store(0)
 	s.ejected.Store(0)
 	s.spells = 0
+	if t, now := *s.terms(), u.now(); t.back > now { // when the ejection would have ended
+		t.back = now
+		s.now.Store(&t)
+	}
 }

@@ -45,12 +45,12 @@ func (u *Upstream) Places() []PlaceState {
 			p.LastError, p.LastErrorAt = last.err.Error(), last.at
 		}
 		if p.Usable {
-			active = min(active, s.rank(&t, now)/2)
+			active = min(active, s.rank(t, now)/2)
 		}
 	}
 	for i := range places {
 		p, t := &places[i], seats[i].terms()
-		p.Eligible = p.Usable && seats[i].rank(&t, now)/2 == active && (p.MaxConns == 0 || p.Open < p.MaxConns)
+		p.Eligible = p.Usable && seats[i].rank(t, now)/2 == active && (p.MaxConns == 0 || p.Open < p.MaxConns)
 	}
 	return places
 }

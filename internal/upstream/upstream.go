@@ -120,7 +120,7 @@ func (u *Upstream) Add(p Placed) {
 		s := newSeat(p)
 		// Members with which an upstream begins have no others to leave the visitors to meanwhile.
 		s.late = u.turn.Load() > 0
-		s.set(u.terms(s, terms{down: p.Down, back: u.backNow(s.late && !p.Down)}))
+		u.setTerms(s, terms{down: p.Down, back: u.backNow(s.late && !p.Down)})
 		u.set.Store(&set{append(slices.Clip(old.seats), s), append(slices.Clip(old.members), p.Member)})
 	}
 	u.mu.Unlock()
@@ -148,7 +148,7 @@ func (u *Upstream) Update(p Placed) {
 			u.setHand(s.name, h)
 		}
 		s.placed = p
-		s.set(u.terms(s, s.terms()))
+		u.setTerms(s, *s.terms())
 	}
 	u.mu.Unlock()
 	u.settle()
@@ -158,17 +158,19 @@ func (u *Upstream) Update(p Placed) {
 func (u *Upstream) SetHealth(m Member, up bool, cause error) {
 	u.mu.Lock()
 	if s := u.seat(m); s != nil {
-		now := s.terms()
 		if !up && cause != nil {
 			s.trouble.Store(&trouble{time.Now(), cause})
 		}
-		if up && now.down {
-			now.back = u.backNow(s.late)
-			s.forgive()
+		if up && s.terms().down {
+			u.forgive(s)
+		}
+		t := *s.terms()
+		if up && t.down {
+			t.back = u.backNow(s.late)
 		}
 		s.late = s.late || !up
-		now.down = !up
-		s.set(now)
+		t.down = !up
+		s.now.Store(&t)
 	}
 	u.mu.Unlock()
 	u.settle()
@@ -204,7 +206,7 @@ func (u *Upstream) setByHand(name string, change func(*hand)) error {
 	u.setHand(name, h)
 	for _, s := range seats {
 		if s.name == name {
-			s.set(u.terms(s, s.terms()))
+			u.setTerms(s, *s.terms())
 		}
 	}
 	u.mu.Unlock()
