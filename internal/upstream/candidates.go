@@ -46,8 +46,11 @@ type scratch struct {
 	part  []balancer.Candidate
 }
 
-// handful is how many members need no scratch beside the stack.
-const handful = 8
+// How many members need how much of the stack. More share what is on the heap.
+const (
+	few  = 8
+	some = 64
+)
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
@@ -65,13 +68,26 @@ func (u *Upstream) Candidates(v *Visit) Candidates {
 // rank asks each member how it is.
 func (u *Upstream) rank(c *Candidates, v *Visit) {
 	c.upstream, c.seats = u, u.set.Load().seats
-	n := len(c.seats)
-	if n <= handful {
-		var ranks [handful]uint8
-		var cands, part [handful]balancer.Candidate
+	switch n := len(c.seats); {
+	case n <= few:
+		var ranks [few]uint8
+		var cands, part [few]balancer.Candidate
 		u.order(c, v, &scratch{ranks[:n], cands[:n], part[:n]})
-		return
+	case n <= some:
+		u.rankSome(c, v, n)
+	default:
+		u.rankMany(c, v, n)
 	}
+}
+
+//go:noinline // its stack is for those who need it
+func (u *Upstream) rankSome(c *Candidates, v *Visit, n int) {
+	var ranks [some]uint8
+	var cands, part [some]balancer.Candidate
+	u.order(c, v, &scratch{ranks[:n], cands[:n], part[:n]})
+}
+
+func (u *Upstream) rankMany(c *Candidates, v *Visit, n int) {
 	s := scratches.Get().(*scratch)
 	if cap(s.ranks) < n {
 		*s = scratch{make([]uint8, n), make([]balancer.Candidate, n), make([]balancer.Candidate, n)}

@@ -37,7 +37,7 @@ func (u *Upstream) Places() []PlaceState {
 			Suspect: s.suspect(),
 		}
 		if until := time.Duration(s.ejected.Load()); now < until {
-			p.EjectedUntil = u.born.Add(until)
+			p.EjectedUntil = u.born.Add(until - 1) // see now
 		} else if t.weight > 0 {
 			p.SlowStart = float64(t.share(now, cfg.SlowStart)) / float64(t.weight*scale)
 		}
