@@ -28,14 +28,14 @@ func TestEjection(t *testing.T) {
 			t.Errorf("a is %+v, want it ejected for 10 s", p)
 		}
 		// One visitor tries it when its time is over, and then each time twice as late.
-		for _, until := range []time.Duration{10, 30, 70, 150, 310, 610, 910} {
-			time.Sleep(time.Until(begun.Add(until*time.Second - 1)))
+		for _, until := range []int{10, 30, 70, 150, 310, 610, 910} {
+			time.Sleep(time.Until(begun.Add(time.Duration(until)*time.Second - time.Nanosecond)))
 			before := a.dials.Load()
 			visits(t, u, 10)
 			if a.dials.Load() != before {
 				t.Errorf("it was asked before %d s", until)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			if got := visits(t, u, 10); got != "bbbbbbbbbb" || a.dials.Load() != before+1 {
 				t.Errorf("after %d s it was asked %d times, visitors are at %s", until, a.dials.Load()-before, got)
 			}
