@@ -38,11 +38,11 @@ func table() []row {
 		{"admin", []string{"accesslog", "auth"}},
 
 		// Level 2: the data path.
-		{"proxy", []string{"hostname", "nowait", "router", "udp", "upstream"}},
+		{"proxy", []string{"hostname", "nowait", "proxyproto", "router", "udp", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
 		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream"}},
-		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver", "upstream/health"}},
+		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream", "upstream/fileserver", "upstream/health"}},
 
 		// The file of the data plane.
 		{"config/file", []string{"nearest"}},

@@ -77,6 +77,8 @@ func NewRoot(deps Deps) *cobra.Command {
 			t.server(httpServerPage()), t.client(httpClientPage()), t.fileserver("http", "fileserver")),
 		t.group("tcp", "TCP tunnels: a server and a client for TCP alone",
 			t.server(tcpServerPage()), t.client(tcpClientPage())),
+		t.group("udp", "UDP tunnels: a client for UDP alone; the server is culvert tcp server or culvert server",
+			t.client(udpClientPage())),
 		t.fileserver("fileserver"),
 		t.status(),
 		t.group("token", "Tokens: make, list and revoke the tokens of a token file",

@@ -14,10 +14,10 @@ func clientPage() page {
 	return page{
 		mode:  config.Mixed,
 		words: []string{"client"},
-		short: "Tunnel client for HTTP and TCP: offers local services through a server",
+		short: "Tunnel client for HTTP, TCP and UDP: offers local services through a server",
 		examples: []string{
 			"culvert client --url wss://203.0.113.7:8123 --token-file token --upstream http://127.0.0.1:3000",
-			"culvert client --url wss://tunnel.example.com:8123 --token-file token --upstream app.example.com=http://127.0.0.1:3000,2222=127.0.0.1:22",
+			"culvert client --url wss://tunnel.example.com:8123 --token-file token --upstream app.example.com=http://127.0.0.1:3000,2222=127.0.0.1:22,udp/53=127.0.0.1:53",
 			"culvert client --url wss://tunnel.example.com --token-file token --auto-tls=false --upstream name/db=10.0.0.5:5432",
 		},
 	}
@@ -45,6 +45,18 @@ func tcpClientPage() page {
 			"culvert tcp client --url wss://203.0.113.7:8123 --token-file token --upstream 192.168.1.12 --ports 80,443",
 			"culvert tcp client --url wss://203.0.113.7:8123 --token-file token --upstream 2222=127.0.0.1:22",
 			"culvert tcp client --url wss://203.0.113.7:8123 --token-file token --upstream 5432=unix:/run/postgresql/.s.PGSQL.5432",
+		},
+	}
+}
+
+func udpClientPage() page {
+	return page{
+		mode:  config.UDP,
+		words: []string{"udp", "client"},
+		short: "UDP tunnel client: offers local UDP services through a server, by port",
+		examples: []string{
+			"culvert udp client --url wss://203.0.113.7:8123 --token-file token --upstream 192.168.1.12 --ports 53,51820",
+			"culvert udp client --url wss://203.0.113.7:8123 --token-file token --upstream 5353=127.0.0.1:53",
 		},
 	}
 }

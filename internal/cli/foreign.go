@@ -108,7 +108,7 @@ func foreignCommand(name string) (string, bool) {
 		return "Culvert is one program and needs no such thing", true
 	case "exit-server":
 		return "use culvert server", true
-	case "snimux", "sshmux", "udp", "visitor", "connect", "lb", "divert", "explain", "check", "reload", "drain", "doctor", "docs":
+	case "snimux", "sshmux", "visitor", "connect", "lb", "divert", "explain", "check", "reload", "drain", "doctor", "docs":
 		return later, true
 	}
 	return "", false

@@ -74,6 +74,12 @@ func (t tree) group(use, short string, children ...*cobra.Command) *cobra.Comman
 		first, _, _ := strings.Cut(child.Example, "\n")
 		lines = append(lines, strings.TrimSpace(first))
 	}
+	if len(children) == 1 {
+		lines = nil
+		for line := range strings.Lines(children[0].Example) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
 	cmd := &cobra.Command{
 		Use: use, Short: short, Example: examples(lines...), Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -14,7 +14,7 @@ func serverPage() page {
 	return page{
 		mode:  config.Mixed,
 		words: []string{"server"},
-		short: "Tunnel server for HTTP and TCP: clients connect to it and offer services, which visitors reach through it",
+		short: "Tunnel server for HTTP, TCP and UDP: clients connect to it and offer services, which visitors reach through it",
 		examples: []string{
 			"culvert server --token-file token",
 			"culvert server --token-file token --auto-tls-san tunnel.example.com --port 80 --allow-ports 2222,8000-8100",
@@ -40,7 +40,7 @@ func tcpServerPage() page {
 	return page{
 		mode:  config.TCP,
 		words: []string{"tcp", "server"},
-		short: "TCP tunnel server: opens the ports that clients offer, and shares each among the clients that offer it",
+		short: "TCP and UDP tunnel server: opens the ports that clients offer, and shares each among the clients that offer it",
 		examples: []string{
 			"culvert tcp server --token-file token --auto-tls-san 203.0.113.7",
 			"culvert tcp server --token-file token --allow-ports 2222,5432 --allow-ips 198.51.100.0/24",

@@ -53,6 +53,8 @@ func serviceTLS(u Upstream) (*tls.Config, error) {
 type service struct {
 	upstream *upstream.Upstream
 	carrier  *proxy.Carrier
+	// datagrams says that the service can be sent datagrams: that it has a host and a port, and is not known to speak HTTP.
+	datagrams bool
 	// proxyProtocol is the PROXY header that the service gets in place of what the server wishes; nil for that.
 	proxyProtocol *proxyproto.Version
 }
@@ -62,10 +64,16 @@ func newService(u Upstream, tlsConfig *tls.Config) service {
 	up.Add(upstream.Placed{Member: upstream.NewStatic(upstream.StaticConfig{
 		Name: u.Spec, Network: u.Network, Address: u.Address, TLS: tlsConfig, ConnectTimeout: connectTimeout,
 	})})
-	return service{upstream: up, carrier: new(proxy.Carrier)}
+	return service{
+		upstream: up, carrier: new(proxy.Carrier),
+		datagrams: u.Scheme == SchemeUDP || u.Scheme == SchemeTCP && u.Network == "tcp",
+	}
 }
 
 func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error {
+	if o.Datagrams {
+		return s.serveDatagrams(ctx, st, o)
+	}
 	var place *upstream.Place
 	defer func() { place.Release() }()
 	return s.carrier.Carry(ctx, func() (a, b upstream.Conn, err error) {
@@ -121,7 +129,7 @@ func (s service) introduce(st *mux.Stream, service upstream.Conn, o *tunnel.Open
 // emission is the PROXY header that the service gets for the connection. HTTP says the same in its own words.
 func (s service) emission(o *tunnel.Open) proxyproto.Emission {
 	switch kind := o.Tunnel.Kind(); {
-	case kind == tunnel.HTTP || kind == tunnel.UDP:
+	case kind == tunnel.HTTP:
 		return proxyproto.Emission{}
 	case s.proxyProtocol == nil:
 		return o.ProxyProtocol

@@ -9,9 +9,10 @@ import (
 type Upstream struct {
 	Tunnel tunnel.Name
 	Scheme Scheme
-	// Network and Address are what to dial: "tcp" with host:port or "unix" with a path. For File, Address is the folder.
+	// Network and Address are what to dial: "tcp" or "udp" with host:port or "unix" with a path. For File, Address is the folder.
 	Network, Address string
-	// Spec is the upstream in the form of the status command: "*=http://127.0.0.1:8080", "localhost:22", "2222=host:22".
+	// Spec is the upstream in the form of the status command: "*=http://127.0.0.1:8080", "localhost:22", "2222=host:22",
+	// "udp/53=host:53".
 	Spec string
 	// Check is how the service is checked; nil for not at all. File has none.
 	Check *health.Check
@@ -23,6 +24,7 @@ type Scheme string
 // The schemes of upstreams.
 const (
 	SchemeTCP   Scheme = "tcp"
+	SchemeUDP   Scheme = "udp"
 	SchemeHTTP  Scheme = "http"
 	SchemeHTTPS Scheme = "https"
 	SchemeH2C   Scheme = "h2c"

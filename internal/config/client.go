@@ -54,10 +54,10 @@ type Identity struct {
 
 // Targets are the local services as typed.
 type Targets struct {
-	Upstream []string `flag:"upstream" oldshort:"u" unit:"UPSTREAM" group:"Data plane" help:"local service to offer: http://HOST:PORT, NAME[/PATH]=http://HOST:PORT, [PORT=]HOST:PORT; the target may be unix:PATH or file:FOLDER too; repeatable"`
-	Ports    []uint16 `flag:"ports" alias:"port" short:"p" modes:"tcp mixed" unit:"PORTS" group:"Data plane" help:"ports of an --upstream HOST without one, the same on both sides: 80,443 (also --port); repeatable"`
+	Upstream []string `flag:"upstream" oldshort:"u" unit:"UPSTREAM" group:"Data plane" help:"local service to offer: http://HOST:PORT, NAME[/PATH]=http://HOST:PORT, [PORT=]HOST:PORT, udp/PORT=HOST:PORT; the target may be unix:PATH or file:FOLDER too; repeatable"`
+	Ports    []uint16 `flag:"ports" alias:"port" short:"p" modes:"tcp udp mixed" unit:"PORTS" group:"Data plane" help:"ports of an --upstream HOST without one, the same on both sides: 80,443 (also --port); repeatable"`
 	// ProxyProtocol is "server" for what the server wishes, and "" for none.
-	ProxyProtocol string `flag:"proxy-protocol" modes:"tcp mixed" default:"server" values:"server v1 v2" blank:"off" unit:"VERSION" group:"Data plane" help:"send a PROXY header to TCP services: v1, v2, \"\" for none, or server for what the server wishes"`
+	ProxyProtocol string `flag:"proxy-protocol" modes:"tcp udp mixed" default:"server" values:"server v1 v2" blank:"off" unit:"VERSION" group:"Data plane" help:"send a PROXY header to TCP and UDP services: v1, v2, \"\" for none, or server for what the server wishes"`
 }
 
 // Share is which part of a tunnel's visitors the client takes beside others.
@@ -150,6 +150,8 @@ func upstreamRemedy(mode Mode) string {
 	switch mode {
 	case HTTP:
 		return "give --upstream http://127.0.0.1:3000 or --upstream app.example.com=http://127.0.0.1:3000"
+	case UDP:
+		return "give --upstream 127.0.0.1 --ports 53,51820 or --upstream 5353=127.0.0.1:53"
 	case TCP:
 		return "give --upstream 127.0.0.1 --ports 22,80 or --upstream 2222=127.0.0.1:22"
 	}

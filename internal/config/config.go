@@ -13,6 +13,7 @@ type Mode string
 const (
 	HTTP  Mode = "http"
 	TCP   Mode = "tcp"
+	UDP   Mode = "udp" // of clients alone: a server that carries TCP carries UDP
 	Mixed Mode = "mixed"
 )
 
@@ -21,6 +22,9 @@ func (m Mode) HasHTTP() bool { return m == HTTP || m == Mixed }
 
 // HasTCP says whether the mode carries TCP by port.
 func (m Mode) HasTCP() bool { return m == TCP || m == Mixed }
+
+// HasUDP says whether the mode carries UDP by port.
+func (m Mode) HasUDP() bool { return m == UDP || m == Mixed }
 
 // Environment is what a configuration takes from the process it is in.
 type Environment struct {

@@ -54,7 +54,7 @@ type Access struct {
 	AllowIPs        []netip.Prefix `flag:"allow-ips" shown:"everyone" unit:"CIDR" group:"Security" help:"addresses that may connect, to the control port and the data plane; repeatable"`
 	ControlAllowIPs []netip.Prefix `flag:"control-allow-ips" shown:"--allow-ips" unit:"CIDR" group:"Security" help:"the same for the control port alone; repeatable"`
 	DataAllowIPs    []netip.Prefix `flag:"data-allow-ips" shown:"--allow-ips" unit:"CIDR" group:"Security" help:"the same for the data plane alone; repeatable"`
-	AllowPorts      auth.Ports     `flag:"allow-ports" modes:"tcp mixed" default:"1-65535" shown:"all but the server's own" unit:"PORTS" group:"Data plane" help:"TCP ports that clients may open: 2222,8000-8100"`
+	AllowPorts      auth.Ports     `flag:"allow-ports" modes:"tcp mixed" default:"1-65535" shown:"all but the server's own" unit:"PORTS" group:"Data plane" help:"TCP and UDP ports that clients may open: 2222,8000-8100"`
 }
 
 // Limits bound what strangers cost.

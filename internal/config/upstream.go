@@ -26,6 +26,7 @@ const maxUpstream = 1024
 //	app.example.com/api=http://…            HTTP by host and path prefix; *.dev.example.com for all below
 //	2222=192.168.1.12:22, 192.168.1.12:22   TCP by port; the same port if none is given
 //	192.168.1.12                            TCP at each of ports
+//	udp/51820=10.0.0.5:51820                UDP by port; the client of UDP alone has the forms of TCP too
 //	name/db=10.0.0.5:5432                   private, by name
 //
 // A target is http://, https:// or h2c:// (HTTP/2 without TLS) with a host and a port, HOST:PORT for TCP, unix:PATH for
@@ -54,6 +55,9 @@ func ParseUpstream(mode Mode, spec string, ports []uint16) ([]client.Upstream, e
 	if err != nil {
 		return nil, err
 	}
+	if u, err = inMode(mode, u); err != nil {
+		return nil, err
+	}
 	if err := allowed(mode, u, spec); err != nil {
 		return nil, err
 	}
@@ -66,7 +70,7 @@ func portAlone(mode Mode, port string) error {
 	switch mode {
 	case HTTP:
 		return fmt.Errorf("%[1]q is a port alone; write http://127.0.0.1:%[1]s", port)
-	case TCP:
+	case TCP, UDP:
 		return fmt.Errorf("%[1]q is a port alone; write 127.0.0.1:%[1]s", port)
 	}
 	return fmt.Errorf("%[1]q is a port alone; write http://127.0.0.1:%[1]s, or 127.0.0.1:%[1]s for its bytes", port)
@@ -91,8 +95,14 @@ func parseWhere(s string, both bool) (tunnel.Name, error) {
 	switch {
 	case s == "":
 		return tunnel.Name{}, errors.New("nothing stands before the '='; write a host, a port or name/NAME there, or leave the '=' out")
-	case slash && (kind == "udp" || kind == "tls"):
+	case slash && kind == "tls":
 		return tunnel.Name{}, fmt.Errorf("%s/… comes with a later version", kind)
+	case slash && kind == "udp":
+		port, err := parsePort(rest)
+		if err != nil {
+			return tunnel.Name{}, err
+		}
+		return tunnel.UDPName(port), nil
 	case slash && kind == "tcp":
 		return tunnel.Name{}, fmt.Errorf("write the port alone: %s=HOST:PORT", shorten(rest))
 	case slash && kind == "name":
@@ -161,7 +171,9 @@ func parseTarget(s string) (target, error) {
 		return httpTarget(strings.ToLower(scheme), s)
 	case "tcp":
 		return target{}, fmt.Errorf("write %s without tcp://", shorten(rest))
-	case "udp", "tls":
+	case "udp":
+		return target{}, fmt.Errorf("write %s without udp://, and udp/PORT= before it", shorten(rest))
+	case "tls":
 		return target{}, fmt.Errorf("%s:// comes with a later version", scheme)
 	}
 	return target{}, fmt.Errorf("the scheme %q is unknown; use http, https, h2c, unix: or file:, or HOST:PORT for TCP", shorten(scheme))
@@ -295,9 +307,29 @@ func join(name tunnel.Name, t target, both bool) (client.Upstream, error) {
 	return u, nil
 }
 
+// inMode is the upstream as a client of the mode means it: to one of UDP alone, a port is one of UDP.
+func inMode(mode Mode, u client.Upstream) (client.Upstream, error) {
+	if u.Tunnel.Kind() == tunnel.TCP && mode == UDP {
+		u.Tunnel = tunnel.UDPName(u.Tunnel.Port())
+		_, target, both := cutUpstream(u.Spec)
+		if !both {
+			target = u.Spec
+		}
+		u.Spec = u.Tunnel.String() + "=" + target
+	}
+	switch {
+	case u.Tunnel.Kind() != tunnel.UDP:
+		return u, nil
+	case u.Network != "tcp":
+		return client.Upstream{}, fmt.Errorf("%s takes no datagrams; write %s=HOST:PORT", shorten(u.Address), u.Tunnel)
+	}
+	u.Scheme, u.Network = client.SchemeUDP, "udp"
+	return u, nil
+}
+
 // bareUpstreams is a host at each of several ports, the same on both sides.
 func bareUpstreams(mode Mode, t target, ports []uint16) ([]client.Upstream, error) {
-	if !mode.HasTCP() {
+	if mode == HTTP {
 		return nil, fmt.Errorf("%q has no scheme; write http://%s:PORT", t.text, t.text)
 	}
 	if len(ports) == 0 {
@@ -306,9 +338,13 @@ func bareUpstreams(mode Mode, t target, ports []uint16) ([]client.Upstream, erro
 	all := make([]client.Upstream, 0, len(ports))
 	for _, port := range ports {
 		address := joinPort(t.address, port)
-		all = append(all, client.Upstream{
+		u, err := inMode(mode, client.Upstream{
 			Tunnel: tunnel.TCPName(port), Scheme: t.scheme, Network: t.network, Address: address, Spec: address,
 		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, u)
 	}
 	return all, nil
 }
@@ -320,7 +356,9 @@ func allowed(mode Mode, u client.Upstream, spec string) error {
 		return fmt.Errorf("%s is HTTP; use culvert http client or culvert client, or HOST:PORT for its bytes", shorten(spec))
 	case kind == tunnel.TCP && !mode.HasTCP() && !strings.Contains(spec, "="):
 		return fmt.Errorf("%q has no scheme; write http://%s", shorten(spec), shorten(spec))
-	case kind != tunnel.HTTP && !mode.HasTCP():
+	case kind == tunnel.UDP && !mode.HasUDP():
+		return fmt.Errorf("%s is UDP; use culvert udp client or culvert client", shorten(spec))
+	case kind != tunnel.HTTP && mode == HTTP:
 		return fmt.Errorf("%s is not HTTP; use culvert tcp client or culvert client, or HOST=http://… for a website", shorten(spec))
 	}
 	return nil
@@ -331,6 +369,8 @@ func describeTunnel(n tunnel.Name) string {
 	switch n.Kind() {
 	case tunnel.TCP:
 		return fmt.Sprintf("port %d", n.Port())
+	case tunnel.UDP:
+		return fmt.Sprintf("UDP port %d", n.Port())
 	case tunnel.Private:
 		return "name " + n.Private()
 	}

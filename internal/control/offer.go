@@ -86,7 +86,7 @@ func (s *Server) carries(name tunnel.Name) error {
 		if !s.cfg.HTTP {
 			return errors.New("this server carries TCP only: use culvert server or culvert http server")
 		}
-	case tunnel.TCP:
+	case tunnel.TCP, tunnel.UDP: // which go together
 		if !s.cfg.TCP {
 			return errors.New("this server carries HTTP only: use culvert server or culvert tcp server")
 		}
@@ -105,7 +105,7 @@ func offering(name tunnel.Name) auth.Action {
 	switch name.Kind() {
 	case tunnel.HTTP:
 		return auth.OfferHost(name.Host())
-	case tunnel.TCP:
+	case tunnel.TCP, tunnel.UDP: // a grant of a port is for both
 		return auth.OfferPort(name.Port())
 	default:
 		return auth.OfferName(name.Private())

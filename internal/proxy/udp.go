@@ -3,11 +3,14 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"culvert/internal/proxyproto"
 	"culvert/internal/udp"
 	"culvert/internal/upstream"
 )
@@ -41,7 +44,11 @@ type UDPConfig struct {
 	// DialTimeout bounds the search for a member, over all members; 10 s if zero.
 	DialTimeout time.Duration
 
-	// Opened and Closed, if set, hear of each flow that got a member, and of its end.
+	// ProxyTrusted are the balancers in front, each of whose datagrams must begin with a PROXY header of version 2. One of
+	// anybody else's that does is dropped. Empty: nobody's datagrams are looked into.
+	ProxyTrusted []netip.Prefix
+
+	// Opened and Closed, if set, hear of each flow that got a member, and of its end. They must not wait.
 	Opened, Closed func(UDPFlow)
 }
 
@@ -50,6 +57,7 @@ type Datagrams interface {
 	// Run hands over one datagram after the other until the context ends.
 	Run(ctx context.Context, handle func(udp.Packet)) error
 	Send(p []byte, to netip.AddrPort, from netip.Addr) error
+	Addr() net.Addr // a *net.UDPAddr
 }
 
 // UDP carries the datagrams of one entrypoint. What one source address and port sends is a flow, which has one connection
@@ -83,6 +91,14 @@ type udpKey struct {
 	peer    netip.AddrPort // who sends to us, and gets the answers
 	visitor netip.AddrPort // whom a PROXY header names; else the zero AddrPort
 	local   netip.Addr
+}
+
+// source is the visitor.
+func (k udpKey) source() netip.AddrPort {
+	if k.visitor.IsValid() {
+		return k.visitor
+	}
+	return k.peer
 }
 
 type udpEntry = udp.Entry[udpKey, udpFlow]
@@ -148,7 +164,7 @@ func (u *UDP) SetRoutes(r UDPRoute) {
 // that the routes lead to the upstream that it has, or nowhere, stays.
 func (u *UDP) Move(match func(visitor netip.AddrPort) bool) {
 	for _, e := range u.flows.All() {
-		if match(e.Flow.visitor(e)) {
+		if match(e.Key().source()) {
 			e.Flow.reroute()
 		}
 	}
@@ -189,7 +205,18 @@ func (u *UDP) handle(p udp.Packet) {
 	now := u.now()
 	key := udpKey{peer: p.Source, local: p.Destination}
 	data := p.Data
-	source := key.peer.Addr()
+	var header *proxyproto.Header
+	if len(u.cfg.ProxyTrusted) > 0 {
+		var ok bool
+		if header, data, ok = u.unwrap(p); !ok {
+			u.count.drop(droppedProxy, 1)
+			return
+		}
+		if header != nil {
+			key.visitor = header.Source
+		}
+	}
+	source := key.source().Addr()
 	if !u.rate.Allow(source, now) {
 		u.count.drop(droppedRate, 1)
 		return
@@ -198,21 +225,36 @@ func (u *UDP) handle(p udp.Packet) {
 		u.packets.send(source, data)
 		return
 	}
-	if e := u.flows.Get(key, now); e != nil && e.Flow.send(e, data) {
+	if e := u.flows.Get(key, now); e != nil && e.Flow.send(data) {
 		return
 	}
-	u.begin(key, source, data, now)
+	u.begin(key, header, data, now)
+}
+
+// unwrap takes the PROXY header off a balancer's datagram, or says that the datagram is not to be had: a header is missing
+// or malformed, of a health check, which asks for nothing, or somebody's who may send none.
+func (u *UDP) unwrap(p udp.Packet) (header *proxyproto.Header, data []byte, ok bool) {
+	source := p.Source.Addr().WithZone("")
+	trusted := slices.ContainsFunc(u.cfg.ProxyTrusted, func(t netip.Prefix) bool { return t.Contains(source) })
+	if is, _ := proxyproto.Signature(p.Data); !trusted || !is {
+		return nil, p.Data, !trusted && !is
+	}
+	h, n, more, err := proxyproto.Parse(p.Data, 0)
+	if err != nil || more || h.Transport != proxyproto.UDP || !h.Real() {
+		return nil, nil, false
+	}
+	return &h, p.Data[n:], true
 }
 
 // begin begins a flow with its first datagram.
-func (u *UDP) begin(key udpKey, source netip.Addr, data []byte, now time.Duration) {
+func (u *UDP) begin(key udpKey, header *proxyproto.Header, data []byte, now time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.draining || u.over {
 		u.count.drop(droppedDraining, 1)
 		return
 	}
-	e, first, why := u.flows.Add(key, source, now)
+	e, first, why := u.flows.Add(key, key.source().Addr(), now)
 	if e == nil {
 		u.count.drop(string(why), 1)
 		return
@@ -221,7 +263,7 @@ func (u *UDP) begin(key udpKey, source netip.Addr, data []byte, now time.Duratio
 		u.sweeper.Reset(u.flows.Tick())
 	}
 	u.count.begun()
-	e.Flow.init(u, e, data)
+	e.Flow.init(u, e, header, data)
 }
 
 // sweep ends the flows that are idle, and looks after the others.
@@ -249,7 +291,7 @@ func (u *UDP) sweep() {
 type UDPFlow struct {
 	ID          string
 	Source      netip.AddrPort // the visitor
-	Destination netip.Addr     // the address of this machine that it sent to, on a socket with several
+	Destination netip.AddrPort // where it sent to
 	Via         netip.AddrPort // the balancer in front, if it named the visitor
 	Route       int            // the number of the route
 	Upstream    string

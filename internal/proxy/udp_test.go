@@ -12,7 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"culvert/internal/entrypoint"
+	"culvert/internal/proxyproto"
 	"culvert/internal/udp"
 	"culvert/internal/upstream"
 )
@@ -227,5 +231,410 @@ func TestEmptyDatagramsAndSeveralAnswers(t *testing.T) {
 	wantSilence(t, c)
 	if _, n := s.ports(); n != 3 {
 		t.Errorf("the service heard %d datagrams, want 3", n)
+	}
+}
+
+// header is a PROXY header of version 2 of a datagram.
+func datagramHeader(source string, tlvs ...proxyproto.TLV) []byte {
+	return proxyproto.Header{
+		Version: proxyproto.V2, Transport: proxyproto.UDP,
+		Source: netip.MustParseAddrPort(source), Destination: netip.MustParseAddrPort("203.0.113.1:53"), TLVs: tlvs,
+	}.AppendTo(nil, proxyproto.V2)
+}
+
+func TestProxyHeadersOfDatagrams(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
+	var mu sync.Mutex
+	var flows []UDPFlow
+	_, at := carryUDP(t, "127.0.0.1:0", UDPConfig{
+		Route: to(pool(datagramsTo(s.addr()))), Metrics: NewUDPMetrics(reg),
+		ProxyTrusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")},
+		Opened:       func(f UDPFlow) { mu.Lock(); flows = append(flows, f); mu.Unlock() },
+	})
+	balancer, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)}, net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer balancer.Close()
+	stranger := visitor(t, at)
+
+	for _, p := range []string{
+		"no header", "", string(datagramHeader("192.0.2.9:1")[:20]),
+		string(proxyproto.Header{Local: true}.AppendTo(nil, proxyproto.V2)),
+		string(proxyproto.Header{Transport: proxyproto.TCP, Source: netip.MustParseAddrPort("192.0.2.9:1"), Destination: netip.MustParseAddrPort("192.0.2.1:1")}.AppendTo(nil, proxyproto.V2)) + "of a connection",
+		"PROXY TCP4 192.0.2.9 192.0.2.1 1 2\r\nversion 1",
+	} {
+		tell(t, balancer, p)
+	}
+	tell(t, stranger, string(datagramHeader("192.0.2.9:1"))+"of a stranger")
+	for _, p := range []string{"one", "two", ""} { // a header stands before every datagram, and no answer has one
+		if got := ask(t, balancer, string(datagramHeader("192.0.2.1:1000"))+p); got != p {
+			t.Errorf("the balancer got %q, want %q", got, p)
+		}
+	}
+	if got := ask(t, balancer, string(datagramHeader("192.0.2.2:1000"))+"other"); got != "other" {
+		t.Errorf("the balancer got %q for another visitor", got)
+	}
+	if got := ask(t, stranger, "plain"); got != "plain" {
+		t.Errorf("a visitor without a balancer got %q", got)
+	}
+	if got := counter(t, reg, "culvert_udp_dropped_total", "reason", droppedProxy); got != 7 {
+		t.Errorf("%v datagrams were dropped for their header, want 7", got)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	var got []string
+	for _, f := range flows {
+		via := ""
+		if f.Via.IsValid() {
+			via = " via " + f.Via.Addr().String() + " to " + f.Destination.String()
+		}
+		if source := f.Source.String(); f.Via.IsValid() {
+			got = append(got, source+via)
+		} else {
+			got = append(got, f.Source.Addr().String())
+		}
+	}
+	want := []string{"192.0.2.1:1000 via 127.0.0.2 to 203.0.113.1:53", "192.0.2.2:1000 via 127.0.0.2 to 203.0.113.1:53", "127.0.0.1"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("flows: want -, got +\n%s", diff)
+	}
+	if ports, _ := s.ports(); ports != 3 {
+		t.Errorf("the service heard %d flows, want 3", ports)
+	}
+}
+
+func TestProxyHeadersToMembers(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		first bool
+		want  []bool // whether the n-th datagram has a header
+	}{{"before every datagram", false, []bool{true, true, true}}, {"before the first", true, []bool{true, false, false}}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
+			member := upstream.NewStatic(upstream.StaticConfig{
+				Network: "udp", Address: s.addr(),
+				ProxyProtocol: proxyproto.Emission{Version: proxyproto.V2, CRC32C: true, FirstDatagram: tt.first},
+			})
+			_, at := carryUDP(t, "127.0.0.1:0", UDPConfig{Route: to(pool(member))})
+			c := visitor(t, at)
+			for i, what := range []string{"a", "", "c"} {
+				p := []byte(ask(t, c, what))
+				h, n, more, err := proxyproto.Parse(p, 0)
+				if got := err == nil && !more; got != tt.want[i] {
+					t.Errorf("datagram %d has a header: %v, want %v (%v)", i, got, tt.want[i], err)
+				}
+				if got := string(p[n:]); got != what {
+					t.Errorf("datagram %d is %q behind the header, want %q", i, got, what)
+				}
+				if !tt.want[i] {
+					continue
+				}
+				if source := c.LocalAddr().(*net.UDPAddr).AddrPort(); h.Transport != proxyproto.UDP || h.Source != source || h.Destination != at {
+					t.Errorf("header %+v, want one of UDP from %s to %s", h, source, at)
+				}
+			}
+		})
+	}
+}
+
+// counter is the value of the series of a metric that has the label, if there is one.
+func counter(t testing.TB, reg *prometheus.Registry, name, label, value string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == name && l.GetName() == label && l.GetValue() == value {
+					return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	return 0
+}
+
+func TestFullTableTakesNoNewFlows(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
+	u, at := carryUDP(t, "127.0.0.1:0", UDPConfig{
+		Route: to(pool(datagramsTo(s.addr()))), Metrics: NewUDPMetrics(reg), MaxFlows: 3, MaxFlowsPerSource: 2,
+	})
+	from := func(ip byte) *net.UDPConn {
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, ip)}, net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	old := []*net.UDPConn{from(1), from(1), from(2)}
+	ask(t, old[0], "x")
+	ask(t, old[1], "x")
+	tell(t, from(1), "one too many of this source")
+	ask(t, old[2], "x") // so the one before was seen, too
+	if got := counter(t, reg, "culvert_udp_dropped_total", "reason", droppedPerSource); got != 1 {
+		t.Errorf("%v datagrams were dropped for their source, want 1", got)
+	}
+	tell(t, from(3), "one too many")
+	for i, c := range old {
+		if got, want := ask(t, c, fmt.Sprint(i)), fmt.Sprint(i); got != want {
+			t.Errorf("an old flow got %q, want %q", got, want)
+		}
+	}
+	if got := counter(t, reg, "culvert_udp_dropped_total", "reason", droppedTableFull); got != 1 {
+		t.Errorf("%v datagrams were dropped, want 1", got)
+	}
+	if got := counter(t, reg, "culvert_udp_flows", "entrypoint", "test"); got != 3 || u.Flows() != 3 {
+		t.Errorf("%v flows are counted, %d are there, want 3", got, u.Flows())
+	}
+}
+
+func TestRateOfASource(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := serveDatagrams(t, "s", "127.0.0.1:0", func([]byte) [][]byte { return nil })
+	_, at := carryUDP(t, "127.0.0.1:0", UDPConfig{Route: to(pool(datagramsTo(s.addr()))), Metrics: NewUDPMetrics(reg), MaxPacketsPerSource: 5})
+	c := visitor(t, at)
+	for range 100 {
+		tell(t, c, "x")
+	}
+	await(t, func() bool {
+		return counter(t, reg, "culvert_udp_dropped_total", "reason", droppedRate)+counter(t, reg, "culvert_udp_datagrams_total", "direction", "in") == 100
+	})
+	if in := counter(t, reg, "culvert_udp_datagrams_total", "direction", "in"); in < 5 || in > 10 {
+		t.Errorf("%v of 100 datagrams at once went through, want 5, or a few more as time passed", in)
+	}
+}
+
+// await waits until something is so.
+func await(t testing.TB, so func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !so() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("waited in vain")
+		}
+	}
+}
+
+func TestReloadLeavesFlowsAlone(t *testing.T) {
+	one, two := serveDatagrams(t, "one", "127.0.0.1:0", named("one")), serveDatagrams(t, "two", "127.0.0.1:0", named("two"))
+	first, second := pool(datagramsTo(one.addr())), pool(datagramsTo(two.addr()))
+	u, at := carryUDP(t, "127.0.0.1:0", UDPConfig{Route: to(first)})
+	c := visitor(t, at)
+	if got := ask(t, c, "a"); got != "one:a" {
+		t.Fatalf("got %q", got)
+	}
+	u.SetRoutes(to(second))
+	if got := ask(t, c, "b"); got != "one:b" {
+		t.Errorf("after a reload an old flow got %q", got)
+	}
+	if got := ask(t, visitor(t, at), "c"); got != "two:c" {
+		t.Errorf("after a reload a new flow got %q", got)
+	}
+	if ports, _ := one.ports(); ports != 1 {
+		t.Errorf("the flow had %d ports, want 1", ports)
+	}
+	first.Remove(first.Members()[0])
+	if got := ask(t, c, "d"); got != "two:d" {
+		t.Errorf("after its member was removed a flow got %q", got)
+	}
+}
+
+func TestDownMemberIsLeft(t *testing.T) {
+	silent := serveDatagrams(t, "silent", "127.0.0.1:0", func([]byte) [][]byte { return nil })
+	two := serveDatagrams(t, "two", "127.0.0.1:0", named("two"))
+	a, b := datagramsTo(silent.addr()), datagramsTo(two.addr())
+	p := pool(a, b)
+	if err := p.SetDrain(b.Name(), true); err != nil {
+		t.Fatal(err)
+	}
+	u, at := carryUDP(t, "127.0.0.1:0", UDPConfig{Route: to(p)})
+	c := visitor(t, at)
+	tell(t, c, "held")
+	await(t, func() bool { _, n := silent.ports(); return n == 1 })
+	if err := p.SetDrain(b.Name(), false); err != nil {
+		t.Fatal(err)
+	}
+	p.SetHealth(a, false, errors.New("check failed"))
+	u.Recheck()
+	if got := hear(t, c); got != "two:held" { // what was not answered is sent again
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestMoveTakesFlowsAlongAndBack(t *testing.T) {
+	one, two := serveDatagrams(t, "one", "127.0.0.1:0", named("one")), serveDatagrams(t, "two", "127.0.0.1:0", named("two"))
+	app, debug := pool(datagramsTo(one.addr())), pool(datagramsTo(two.addr()))
+	u, at := carryUDP(t, "127.0.0.1:0", UDPConfig{Route: to(app)})
+	moved, stays := visitor(t, at), visitor(t, at)
+	ask(t, moved, "a")
+	ask(t, stays, "a")
+	matches := func(v netip.AddrPort) bool { return v == moved.LocalAddr().(*net.UDPAddr).AddrPort() }
+	u.SetRoutes(func(source netip.Addr, roll uint32, from int) (*upstream.Upstream, int, bool, bool) {
+		if from == 0 {
+			return debug, 0, true, true
+		}
+		return app, 1, false, from == 1
+	})
+	u.Move(matches)
+	if got := ask(t, moved, "b"); got != "two:b" {
+		t.Errorf("a flow that was moved got %q", got)
+	}
+	if got := ask(t, stays, "b"); got != "one:b" {
+		t.Errorf("a flow that was not moved got %q", got)
+	}
+	u.SetRoutes(to(app))
+	u.Move(matches)
+	if got := ask(t, moved, "c"); got != "one:c" {
+		t.Errorf("a flow that was moved back got %q", got)
+	}
+	debug.Remove(debug.Members()[0])
+	wantSilence(t, moved)
+}
+
+func TestRouteWithoutMembersFallsThrough(t *testing.T) {
+	one := serveDatagrams(t, "one", "127.0.0.1:0", named("one"))
+	app, empty := pool(datagramsTo(one.addr())), pool()
+	_, at := carryUDP(t, "127.0.0.1:0", UDPConfig{Route: func(_ netip.Addr, _ uint32, from int) (*upstream.Upstream, int, bool, bool) {
+		if from == 0 {
+			return empty, 0, true, true
+		}
+		return app, 1, false, from == 1
+	}})
+	if got := ask(t, visitor(t, at), "a"); got != "one:a" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestWildcardAnswersFromTheAddressThatWasAsked(t *testing.T) {
+	for _, tt := range []struct{ name, listen, ask string }{
+		{"IPv4", "0.0.0.0:0", "127.0.0.77"},
+		{"IPv4 on a socket of both", ":0", "127.0.0.78"},
+		{"IPv6", "[::]:0", "::1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
+			_, at := carryUDP(t, tt.listen, UDPConfig{Route: to(pool(datagramsTo(s.addr())))})
+			c := visitor(t, netip.AddrPortFrom(netip.MustParseAddr(tt.ask), at.Port())) // connected: hears nobody else
+			for _, what := range []string{"a", "", "b"} {
+				if got := ask(t, c, what); got != what {
+					t.Errorf("got %q, want %q", got, what)
+				}
+			}
+		})
+	}
+}
+
+func TestPerPacket(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	one, two := serveDatagrams(t, "one", "127.0.0.1:0", named("one")), serveDatagrams(t, "two", "127.0.0.1:0", named("two"))
+	u, at := carryUDP(t, "127.0.0.1:0", UDPConfig{
+		Route: to(pool(datagramsTo(one.addr()), datagramsTo(two.addr()))), PerPacket: true, Metrics: NewUDPMetrics(reg),
+	})
+	c := visitor(t, at)
+	heard := func(s *datagramService) int { _, n := s.ports(); return n }
+	for i := range 20 {
+		tell(t, c, fmt.Sprint(i))
+		await(t, func() bool { return heard(one)+heard(two) == i+1 })
+	}
+	if heard(one) != 10 || heard(two) != 10 {
+		t.Errorf("%d and %d datagrams came, want 10 each", heard(one), heard(two))
+	}
+	if u.Flows() != 0 {
+		t.Errorf("there are %d flows", u.Flows())
+	}
+	wantSilence(t, c)
+	one.stop()
+	before := heard(two)
+	for i := range 20 { // the first ones tell of the refusal, and may be lost
+		tell(t, c, "x")
+		await(t, func() bool {
+			return counter(t, reg, "culvert_udp_datagrams_total", "direction", "in")+counter(t, reg, "culvert_udp_dropped_total", "reason", droppedNoMember) >= float64(21+i)
+		})
+	}
+	await(t, func() bool { return heard(two)-before >= 15 })
+}
+
+func TestSpoofedSourcesGetNothing(t *testing.T) { // T25
+	reg := prometheus.NewRegistry()
+	s := serveDatagrams(t, "s", "127.0.0.1:0", func([]byte) [][]byte { return nil })
+	const most = 1000
+	u, at := carryUDP(t, "127.0.0.1:0", UDPConfig{
+		Route: to(pool(datagramsTo(s.addr()))), Metrics: NewUDPMetrics(reg), MaxFlows: most, MaxFlowsPerSource: 4,
+	})
+	for i := range 10_000 {
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))}, net.UDPAddrFromAddrPort(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tell(t, c, "a datagram of a spoofed source")
+		_ = c.Close()
+		if i%100 == 99 { // no faster than it is read
+			await(t, func() bool {
+				return counter(t, reg, "culvert_udp_flows_total", "entrypoint", "test")+counter(t, reg, "culvert_udp_dropped_total", "reason", droppedTableFull) == float64(i+1)
+			})
+		}
+	}
+	if got := u.Flows(); got != most {
+		t.Errorf("%d flows, want %d", got, most)
+	}
+	if out := counter(t, reg, "culvert_udp_bytes_total", "direction", "out"); out != 0 {
+		t.Errorf("%v bytes were sent to sources that no member answered", out)
+	}
+}
+
+func TestIdleFlowsEnd(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
+	ended := make(chan UDPFlow, 1)
+	p := pool(datagramsTo(s.addr()))
+	u, at := carryUDP(t, "127.0.0.1:0", UDPConfig{
+		Route: to(p), Metrics: NewUDPMetrics(reg), Idle: 100 * time.Millisecond, Closed: func(f UDPFlow) { ended <- f },
+	})
+	c := visitor(t, at)
+	ask(t, c, "abc")
+	f := <-ended
+	if f.Reason != "idle" || f.Datagrams != [2]uint64{1, 1} || f.Bytes != [2]uint64{3, 3} || f.Member != s.addr() {
+		t.Errorf("a flow ended as %+v", f)
+	}
+	await(t, func() bool { return u.Flows() == 0 && p.Places()[0].Open == 0 })
+	if got := ask(t, c, "again"); got != "again" {
+		t.Errorf("after its flow ended a visitor got %q", got)
+	}
+	<-ended
+}
+
+func TestDrainEndsWithTheLastFlow(t *testing.T) {
+	s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
+	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: "127.0.0.1:0", Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := NewUDP(UDPConfig{Label: "test", Log: quiet(), Route: to(pool(datagramsTo(s.addr()))), Idle: 200 * time.Millisecond})
+	served := make(chan error, 1)
+	go func() { served <- u.Serve(t.Context(), e) }()
+	at := e.Addr().(*net.UDPAddr).AddrPort()
+	c := visitor(t, at)
+	ask(t, c, "a")
+	u.Drain()
+	tell(t, visitor(t, at), "too late")
+	if got := ask(t, c, "b"); got != "b" {
+		t.Errorf("while draining an old flow got %q", got)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if _, n := s.ports(); n != 2 {
+		t.Errorf("the service heard %d datagrams, want 2", n)
 	}
 }

@@ -7,12 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"culvert/internal/proxyproto"
 	"culvert/internal/udp"
 	"culvert/internal/upstream"
 )
@@ -33,9 +35,10 @@ const (
 
 // udpFlow is what one visitor sends to one entrypoint, and one member's connection for it.
 type udpFlow struct {
-	udp   *UDP
-	entry *udpEntry
-	roll  uint32
+	udp    *UDP
+	entry  *udpEntry
+	header *proxyproto.Header // of the flow's first datagram; nil if it had none
+	roll   uint32
 
 	slot  int         // of the datagram that is held; guarded by the holding
 	holds atomic.Bool // it is not answered
@@ -82,13 +85,13 @@ func (t *udpTold) relayed(d Direction, n int) {
 }
 
 // init begins the flow with its first datagram.
-func (f *udpFlow) init(u *UDP, e *udpEntry, first []byte) {
+func (f *udpFlow) init(u *UDP, e *udpEntry, header *proxyproto.Header, first []byte) {
 	f.mu.Lock() // who goes through all flows may be here already
 	defer f.mu.Unlock()
-	f.udp, f.entry, f.roll = u, e, rand.Uint32() //nolint:gosec // chooses a share of flows
+	f.udp, f.entry, f.header, f.roll = u, e, header, rand.Uint32() //nolint:gosec // chooses a share of flows
 	if u.cfg.Opened != nil || u.cfg.Closed != nil {
 		key := e.Key()
-		f.told = &udpTold{record: UDPFlow{ID: newID(), Source: f.visitor(e), Destination: key.local, Opened: time.Now()}}
+		f.told = &udpTold{record: UDPFlow{ID: newID(), Source: key.source(), Destination: f.destination(), Opened: time.Now()}}
 		if key.visitor.IsValid() {
 			f.told.record.Via = key.peer
 		}
@@ -99,15 +102,24 @@ func (f *udpFlow) init(u *UDP, e *udpEntry, first []byte) {
 }
 
 // visitor is the flow's source.
-func (f *udpFlow) visitor(e *udpEntry) netip.AddrPort {
-	if key := e.Key(); key.visitor.IsValid() {
-		return key.visitor
+func (f *udpFlow) visitor() netip.AddrPort {
+	return f.entry.Key().source()
+}
+
+// destination is where the visitor sent to.
+func (f *udpFlow) destination() netip.AddrPort {
+	if f.header != nil {
+		return f.header.Destination
 	}
-	return e.Key().peer
+	local := f.udp.socket.Addr().(*net.UDPAddr).AddrPort()
+	if at := f.entry.Key().local; at.IsValid() {
+		return netip.AddrPortFrom(at, local.Port())
+	}
+	return netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 }
 
 // send sends a datagram to the flow's member. It says whether the flow is there at all.
-func (f *udpFlow) send(e *udpEntry, p []byte) bool {
+func (f *udpFlow) send(p []byte) bool {
 	f.mu.Lock()
 	switch {
 	case f.udp == nil || f.state == closed:
@@ -261,13 +273,10 @@ func (f *udpFlow) tell(t *udpTold, at *place, moved bool) {
 
 // choose finds a member by the present routes. It gives old if the flow is to stay where it is, and nil if nobody takes it.
 func (f *udpFlow) choose(old *place, refused []upstream.Member, why string) (*place, error) {
-	u, source := f.udp, f.visitor(f.entry)
+	u, source := f.udp, f.visitor()
 	ctx, cancel := context.WithTimeout(u.life, u.cfg.DialTimeout)
 	defer cancel()
-	v := &upstream.Visit{Source: source, Datagrams: true}
-	if local := f.entry.Key().local; local.IsValid() {
-		v.Destination = netip.AddrPortFrom(local, 0)
-	}
+	v := &upstream.Visit{Source: source, Destination: f.destination(), Proxy: f.header, Datagrams: true}
 	if f.told != nil {
 		v.ID = f.told.record.ID
 	} else {
@@ -350,11 +359,15 @@ type source interface {
 	Release()
 }
 
-func (f *udpFlow) attend(at *place) {
-	s, ok := at.conn.(source)
-	if !ok {
-		s = &copies{conn: at.conn}
+func sourceOf(c upstream.Conn) source {
+	if s, ok := c.(source); ok {
+		return s
 	}
+	return &copies{conn: c}
+}
+
+func (f *udpFlow) attend(at *place) {
+	s := sourceOf(at.conn)
 	for {
 		p, err := s.Next()
 		if err != nil {
@@ -463,7 +476,7 @@ func (f *udpFlow) fail(err error) {
 	reason := upstream.ReasonOf(err)
 	if level := slog.LevelDebug; u.cfg.Log.Enabled(context.Background(), level) {
 		u.cfg.Log.Log(context.Background(), level, "no member for the flow",
-			"entrypoint", u.cfg.Label, "source", f.visitor(f.entry), "reason", reason, "err", err)
+			"entrypoint", u.cfg.Label, "source", f.visitor(), "reason", reason, "err", err)
 	}
 	f.close("no_member", err)
 }

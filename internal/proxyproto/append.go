@@ -37,6 +37,8 @@ type Emission struct {
 	Version Version
 	// Of version 2 alone: the host that the visitor asked for, the connection's id, a checksum.
 	Authority, UniqueID, CRC32C bool
+	// FirstDatagram puts it in front of the first datagram of a flow alone, where the specification wants it in each.
+	FirstDatagram bool
 }
 
 // Header is the header that tells a service of a connection. id and host may be "". before is the header that came with

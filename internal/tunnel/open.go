@@ -129,11 +129,12 @@ const (
 	proxyAuthority = 1 << iota
 	proxyUniqueID
 	proxyCRC32C
+	proxyFirst // datagrams: before the first of a flow alone
 )
 
 func encodeEmission(e proxyproto.Emission) []byte {
 	p := []byte{byte(e.Version), 0}
-	for bit, on := range map[byte]bool{proxyAuthority: e.Authority, proxyUniqueID: e.UniqueID, proxyCRC32C: e.CRC32C} {
+	for bit, on := range map[byte]bool{proxyAuthority: e.Authority, proxyUniqueID: e.UniqueID, proxyCRC32C: e.CRC32C, proxyFirst: e.FirstDatagram} {
 		if on {
 			p[1] |= bit
 		}
@@ -148,7 +149,7 @@ func decodeEmission(p string) (proxyproto.Emission, error) {
 	}
 	e := proxyproto.Emission{
 		Version:   proxyproto.Version(p[0]),
-		Authority: p[1]&proxyAuthority != 0, UniqueID: p[1]&proxyUniqueID != 0, CRC32C: p[1]&proxyCRC32C != 0,
+		Authority: p[1]&proxyAuthority != 0, UniqueID: p[1]&proxyUniqueID != 0, CRC32C: p[1]&proxyCRC32C != 0, FirstDatagram: p[1]&proxyFirst != 0,
 	}
 	if e.Version != proxyproto.V1 && e.Version != proxyproto.V2 { // the service would get something else than was wished
 		return proxyproto.Emission{}, fmt.Errorf("version %d of the PROXY protocol", p[0])

@@ -147,6 +147,8 @@ type Stream interface {
 	net.Conn
 	CloseWrite() error
 	Reset() error
+	// End ends what this side sends and drops what the other side still sends.
+	End() error
 	// Await waits until there is something to read: bytes, an end or an error.
 	Await() error
 	// TryWrite sends all the pieces, one behind the other, or says that it cannot without waiting.
@@ -238,6 +240,9 @@ func (f *Framed) Write(p []byte) (int, error) {
 
 // Reset aborts the stream.
 func (f *Framed) Reset() error { return f.Stream.Reset() }
+
+// Close ends the stream. A datagram that comes meanwhile is lost, as datagrams may be.
+func (f *Framed) Close() error { return f.End() }
 
 // SetDeadline sets both deadlines.
 func (f *Framed) SetDeadline(t time.Time) error { return f.Stream.SetDeadline(t) }

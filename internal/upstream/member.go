@@ -79,6 +79,20 @@ func (v *Visit) header(e proxyproto.Emission) []byte {
 	return e.Header(v.Source, v.Destination, v.ID, v.Host, v.Proxy).AppendTo(make([]byte, 0, 256), e.Version)
 }
 
+// datagramHeader is the PROXY header that the service gets in front of a flow's datagrams. Version 1 knows no datagrams.
+func (v *Visit) datagramHeader(e proxyproto.Emission) (header []byte, first bool) {
+	if e.Version == proxyproto.Off {
+		e = v.Emit
+	}
+	if e.Version == proxyproto.Off {
+		return nil, false
+	}
+	e.Version = proxyproto.V2
+	h := e.Header(v.Source, v.Destination, v.ID, v.Host, v.Proxy)
+	h.Transport = proxyproto.UDP
+	return h.AppendTo(nil, proxyproto.V2), e.FirstDatagram
+}
+
 // Dialed is a connection made. A member sets the first two fields only, an Upstream's Dial all of them.
 type Dialed struct {
 	Conn      Conn

@@ -68,7 +68,7 @@ func (s *Static) Protocol() Protocol { return s.cfg.Protocol }
 func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 	switch {
 	case v.Datagrams:
-		return s.dialDatagrams(ctx)
+		return s.dialDatagrams(ctx, v)
 	case s.cfg.TLS != nil:
 		return s.dialTLS(ctx, v)
 	}
