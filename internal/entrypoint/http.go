@@ -47,11 +47,15 @@ type HTTP struct {
 
 // ListenHTTP opens the entrypoint; connections wait in the kernel until Run.
 func ListenHTTP(cfg HTTPConfig, handler http.Handler) (*HTTP, error) {
-	ln, err := listen(listening{cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Inherit, cfg.Log, cfg.OnRefused})
+	allow := cfg.Allow
+	if r := cfg.Reception; r != nil {
+		r.Allow, allow, r.OnRefused = cfg.Allow, nil, cfg.OnRefused
+	}
+	ln, err := listen(listening{cfg.Addr, allow, cfg.MaxConns, cfg.Inherit, cfg.Log, cfg.OnRefused})
 	if err != nil {
 		return nil, err
 	}
-	h := &HTTP{ln: ln, ended: make(chan struct{}), aborted: make(chan struct{})}
+	h := &HTTP{ln: ln, reception: cfg.Reception, ended: make(chan struct{}), aborted: make(chan struct{})}
 	h.server = &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: cmp.Or(cfg.ReadHeaderTimeout, 10*time.Second),

@@ -108,6 +108,11 @@ func (r *Reception) Receive(c *net.TCPConn) (Visitor, error) {
 	if r == nil {
 		return v, nil
 	}
+	return r.receive(c, v)
+}
+
+// receive is Receive for any connection, of which v tells the two addresses.
+func (r *Reception) receive(c net.Conn, v Visitor) (Visitor, error) {
 	a := arrival{Reception: r, peer: v.Source.Addr(), visitor: v}
 	a.trusted = r.Proxy != nil && contains(r.Proxy.Trusted, a.peer)
 	a.probing = contains(r.ProbeSources, a.peer)
@@ -186,7 +191,7 @@ type arrival struct {
 	visitor          Visitor
 }
 
-func (a *arrival) receive(c *net.TCPConn) error {
+func (a *arrival) receive(c net.Conn) error {
 	begun := time.Now()
 	a.reader = peek.New(c, max(a.maxHeader(), peek.MaxClientHello))
 	if a.trusted {

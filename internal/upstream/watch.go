@@ -24,6 +24,7 @@ type Watch struct {
 	seen  []byte
 	held  int       // of seen, the last ones: not passed on yet
 	until time.Time // when they are let go
+	err   error     // what the guard said, once and for all
 }
 
 // Certain says whether everything may pass from here on, without a look at it.
@@ -34,11 +35,13 @@ func (w *Watch) Judge(p []byte) ([]byte, error) {
 	if w.Certain() {
 		return p, nil
 	}
+	if w.err != nil {
+		return nil, w.err
+	}
 	w.seen = append(w.seen, p...)
 	more, err := w.guard(w.seen)
 	if err != nil {
-		w.seen, w.held = nil, 0
-		w.guard = func([]byte) (bool, error) { return false, err } // once refused is refused
+		w.seen, w.held, w.err = nil, 0, err
 		return nil, err
 	}
 	if w.held == 0 {
@@ -64,6 +67,9 @@ func (w *Watch) letGo() []byte {
 // ends the wait before leaves them held for the next call.
 func (w *Watch) Next(r *Reader) ([]byte, error) {
 	for {
+		if w != nil && w.err != nil {
+			return nil, w.err
+		}
 		if w != nil && w.held > 0 {
 			_ = r.conn.SetReadDeadline(w.until) // fails on a closed connection, as the read will
 		}
