@@ -49,14 +49,14 @@ func table() []row {
 		{"config/plan", []string{"config/file", "hostname", "nearest", "proxyproto", "tunnel", "upstream/health"}},
 
 		// Level 4 to 6: settings, assembly, commands.
-		{"config", []string{"auth", "hostname", "proxyproto", "tunnel", "client", "upstream/health"}},
+		{"config", []string{"auth", "client", "config/file", "config/plan", "hostname", "proxyproto", "tunnel", "upstream/health"}},
 		{"app", []string{
 			"accesslog", "admin", "auth", "client", "config", "control", "cork", "entrypoint", "mux", "pki", "proxy", "router",
 			"tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver",
 		}},
 		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config"}},
-		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "demo", "nearest", "pki"}},
+		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "config/file", "demo", "nearest", "pki"}},
 		{"cmd/culvert", []string{"cli"}},
 
 		// Tests only.

@@ -79,6 +79,8 @@ func NewRoot(deps Deps) *cobra.Command {
 			t.server(tcpServerPage()), t.client(tcpClientPage())),
 		t.group("udp", "UDP tunnels: a client for UDP alone; the server is culvert tcp server or culvert server",
 			t.client(udpClientPage())),
+		t.server(lbPage()),
+		t.check(),
 		t.fileserver("fileserver"),
 		t.status(),
 		t.group("token", "Tokens: make, list and revoke the tokens of a token file",
@@ -105,6 +107,9 @@ type usage struct{ error }
 
 func (u usage) Unwrap() error { return u.error }
 
+// errTold is an error that the command has told by itself.
+var errTold = errors.New("told already")
+
 // Execute runs the command that args name and returns the exit code. Errors are written to deps.Stderr.
 // A context that ended is the caller's to tell: Execute returns 1 for context.Canceled like for any failure.
 func Execute(ctx context.Context, deps Deps, args []string) int {
@@ -116,6 +121,9 @@ func Execute(ctx context.Context, deps Deps, args []string) int {
 	}
 	if err == nil {
 		return exitOK
+	}
+	if errors.Is(err, errTold) {
+		return exitUsage
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(deps.Stderr, "culvert: %s\n", line)

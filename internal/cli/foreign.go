@@ -45,7 +45,7 @@ func foreignFlag(cmd *cobra.Command, name string) (string, bool) {
 			return "here it is --control-addr and --control-port", true
 		}
 	case "config", "print-config":
-		return later + "; use flags, or the environment variables of --help", true
+		return later + " for clients; use flags, or the environment variables of --help", client
 	case "letsencrypt-domain", "letsencrypt-email", "letsencrypt-issuer", "letsencrypt-ca", "tls-port",
 		"client-forwarding", "client-forwarding-allow", "proxy-protocol", "lb-proxy-protocol", "lb-trusted",
 		"registry", "join", "advertise-addr", "cluster-secret-file", "node-id", "ready-grace":
@@ -108,7 +108,7 @@ func foreignCommand(name string) (string, bool) {
 		return "Culvert is one program and needs no such thing", true
 	case "exit-server":
 		return "use culvert server", true
-	case "snimux", "sshmux", "visitor", "connect", "lb", "divert", "explain", "check", "reload", "drain", "doctor", "docs":
+	case "snimux", "sshmux", "visitor", "connect", "divert", "explain", "reload", "drain", "doctor", "docs":
 		return later, true
 	}
 	return "", false

@@ -27,6 +27,7 @@ const referenceHead = `# The command line
 The help of every command, as the program prints it. Common to all:
 
 - Every flag has an environment variable: the command and the flag in upper case, ` + "`CULVERT_HTTP_SERVER_PORT`" + `. The flag wins.
+- Every flag of a server is a key of its ` + "`--config`" + ` file too: ` + "`control_port: 8123`" + `. Flag and environment win. [configuration.md](configuration.md) has the keys of the data plane.
 - Repeatable flags take a comma list too.
 - A secret is never needed on the command line: ` + "`--token-file`" + ` and ` + "`--token-env`" + ` stand beside ` + "`--token`" + `.
 - Exit codes: 0 success, 1 failure, 2 a mistake in flags or files, 130 and 143 cut short by a second SIGINT or SIGTERM.
@@ -97,9 +98,8 @@ func exampleWorld(t *testing.T) *world {
 	}
 	writeKeyPair(t, "fullchain.pem", "privkey.pem")
 	tokens := `tokens: [{id: 0c5f2a1c, name: other, hash: "sha256:` + strings.Repeat("0", 64) + `", read: true}]`
-	if err := os.WriteFile("tokens.yaml", []byte(tokens), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, "tokens.yaml", []byte(tokens))
+	write(t, "culvert.yaml", []byte(rightFile))
 	return w
 }
 

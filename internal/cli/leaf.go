@@ -18,15 +18,11 @@ type leaf struct {
 	use, short string
 	examples   []string
 	settings   *config.Settings
-	cfg        resolver
+	cfg        config.Resolver
 	log        *config.Log // nil for a command without log flags
 	args       cobra.PositionalArgs
+	complete   cobra.CompletionFunc // of arguments; nil for a command that has none
 	run        func(ctx context.Context, log *slog.Logger, args []string) error
-}
-
-// resolver is a configuration that completes and checks itself.
-type resolver interface {
-	Resolve(env config.Environment) error
 }
 
 // page is what help says of a command that exists in several shapes.
@@ -43,12 +39,14 @@ func (t tree) command(l leaf) *cobra.Command {
 	if cmd.Args == nil {
 		cmd.Args = noArguments
 	}
+	if l.complete != nil {
+		cmd.ValidArgsFunction = l.complete
+	}
 	// cobra prints deprecation lines to a command's output if it has one; ours goes to deps.Stdout directly.
 	cmd.SetOut(t.deps.Stderr)
 	bind(cmd, l.settings)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		l.settings.ReadEnvironment(variablePrefix(cmd), t.deps.Environment)
-		if err := l.settings.Check(l.cfg.Resolve(t.deps.Environment)); err != nil {
+		if err := config.Load(l.cfg, l.settings, variablePrefix(cmd), t.deps.Environment); err != nil {
 			return err
 		}
 		var logging config.Log

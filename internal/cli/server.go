@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,7 @@ func serverPage() page {
 		short: "Tunnel server for HTTP, TCP and UDP: clients connect to it and offer services, which visitors reach through it",
 		examples: []string{
 			"culvert server --token-file token",
-			"culvert server --token-file token --auto-tls-san tunnel.example.com --port 80 --allow-ports 2222,8000-8100",
+			"culvert server --token-file token --config culvert.yaml --auto-tls-san tunnel.example.com",
 			"culvert server --tokens tokens.yaml --tls-cert fullchain.pem --tls-key privkey.pem --auto-tls=false",
 		},
 	}
@@ -55,13 +56,28 @@ func (t tree) server(p page) *cobra.Command {
 	settings := config.Describe(cfg, p.mode)
 	cfg.Mode = p.mode
 	return t.command(leaf{
-		use: "server", short: p.short, examples: p.examples,
+		use: p.words[len(p.words)-1], short: p.short, examples: p.examples,
 		settings: settings, cfg: cfg, log: &cfg.Log,
 		run: func(ctx context.Context, log *slog.Logger, _ []string) error {
+			if cfg.PrintConfig {
+				return t.printConfig(cfg, settings)
+			}
 			if cfg.Generate != "" {
 				return t.printGenerated(generate.Server(*cfg, settings, t.options(p.words)))
+			}
+			for _, w := range cfg.Warnings {
+				log.Warn("the configuration has a part without effect", "where", w.Place(), "why", w.Fault, "remedy", w.Remedy)
 			}
 			return t.deps.RunServer(ctx, *cfg, log)
 		},
 	})
+}
+
+func (t tree) printConfig(cfg *config.Server, settings *config.Settings) error {
+	text, err := cfg.Print(settings)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(t.deps.Stdout, text)
+	return err
 }

@@ -12,7 +12,7 @@ type Balancer struct {
 	// which one their balancer sends.
 	LBProxyProtocol string         `flag:"lb-proxy-protocol" values:"v1 v2 auto" blank:"off" shown:"off" unit:"VERSION" group:"Data plane" help:"expect the PROXY header of a load balancer in front on every connection of visitors: v1, v2 or auto, which all take both"`
 	LBTrusted       []netip.Prefix `flag:"lb-trusted" shown:"private addresses, with a warning" unit:"CIDR" group:"Security" help:"addresses of that load balancer; a PROXY header of anyone else is refused; repeatable"`
-	ProxyProtocol   string         `flag:"proxy-protocol" modes:"tcp mixed" values:"v1 v2" blank:"off" shown:"off" unit:"VERSION" group:"Data plane" help:"send a PROXY header to the services behind TCP tunnels: v1 or v2, unless the client says otherwise"`
+	ProxyProtocol   string         `flag:"proxy-protocol" modes:"tcp mixed lb" values:"v1 v2" blank:"off" shown:"off" unit:"VERSION" group:"Data plane" help:"send a PROXY header to the services behind TCP tunnels: v1 or v2, unless the client says otherwise"`
 }
 
 // ExpectsProxy says whether a load balancer in front sends PROXY headers.

@@ -1,7 +1,7 @@
 // Package config is the settings of every command: each one written once, as a field with tags, from which the flag, the
 // environment variable, the line of help and the default come.
 //
-// Precedence is flag, environment, default. All that is wrong with a configuration is found at once and told as Problems
+// Precedence is flag, environment, file, default. All that is wrong with a configuration is found at once and told as Problems
 // that name the setting, the fault and the remedy, before anything is opened: reading the named files is all that Resolve
 // does to the world. Secrets are never quoted in a Problem.
 package config
@@ -15,13 +15,14 @@ const (
 	TCP   Mode = "tcp"
 	UDP   Mode = "udp" // of clients alone: a server that carries TCP carries UDP
 	Mixed Mode = "mixed"
+	LB    Mode = "lb" // what the file has; clients too, if there is a credential for them
 )
 
 // HasHTTP says whether the mode carries HTTP by host name.
 func (m Mode) HasHTTP() bool { return m == HTTP || m == Mixed }
 
 // HasTCP says whether the mode carries TCP by port.
-func (m Mode) HasTCP() bool { return m == TCP || m == Mixed }
+func (m Mode) HasTCP() bool { return m == TCP || m == Mixed || m == LB }
 
 // HasUDP says whether the mode carries UDP by port.
 func (m Mode) HasUDP() bool { return m == UDP || m == Mixed }

@@ -4,9 +4,9 @@ import "strings"
 
 // Generator asks for a unit or manifests for the settings as given, instead of running the command.
 type Generator struct {
-	Generate      string `flag:"generate" values:"systemd k8s_yaml" unit:"FORM" group:"Advanced" help:"print a systemd unit or Kubernetes manifests for these flags, without secrets, and exit"`
-	GenerateName  string `flag:"generate-name" shown:"culvert-COMMAND" unit:"NAME" group:"Advanced" help:"name of that unit or of those objects"`
-	GenerateImage string `flag:"generate-image" shown:"culvert:VERSION" unit:"IMAGE" group:"Advanced" help:"container image in those manifests"`
+	Generate      string `flag:"generate" key:"-" values:"systemd k8s_yaml" unit:"FORM" group:"Advanced" help:"print a systemd unit or Kubernetes manifests for these flags, without secrets, and exit"`
+	GenerateName  string `flag:"generate-name" key:"-" shown:"culvert-COMMAND" unit:"NAME" group:"Advanced" help:"name of that unit or of those objects"`
+	GenerateImage string `flag:"generate-image" key:"-" shown:"culvert:VERSION" unit:"IMAGE" group:"Advanced" help:"container image in those manifests"`
 }
 
 func (g *Generator) validate() (found Problems) {

@@ -15,6 +15,7 @@ import (
 // Server is the configuration of a server. NewServer makes one with defaults; Resolve completes and checks it.
 type Server struct {
 	Mode Mode
+	File
 	Listen
 	ServerTLS
 	Credential
@@ -54,7 +55,7 @@ type Access struct {
 	AllowIPs        []netip.Prefix `flag:"allow-ips" shown:"everyone" unit:"CIDR" group:"Security" help:"addresses that may connect, to the control port and the data plane; repeatable"`
 	ControlAllowIPs []netip.Prefix `flag:"control-allow-ips" shown:"--allow-ips" unit:"CIDR" group:"Security" help:"the same for the control port alone; repeatable"`
 	DataAllowIPs    []netip.Prefix `flag:"data-allow-ips" shown:"--allow-ips" unit:"CIDR" group:"Security" help:"the same for the data plane alone; repeatable"`
-	AllowPorts      auth.Ports     `flag:"allow-ports" modes:"tcp mixed" default:"1-65535" shown:"all but the server's own" unit:"PORTS" group:"Data plane" help:"TCP and UDP ports that clients may open: 2222,8000-8100"`
+	AllowPorts      auth.Ports     `flag:"allow-ports" modes:"tcp mixed lb" default:"1-65535" shown:"all but the server's own" unit:"PORTS" group:"Data plane" help:"TCP and UDP ports that clients may open: 2222,8000-8100"`
 }
 
 // Limits bound what strangers cost.
@@ -111,10 +112,12 @@ func (a *Access) DataSources() []netip.Prefix {
 // the machine that it is meant for, not for this one.
 func (s *Server) Resolve(env Environment) error {
 	var found Problems
-	if s.Generate == "" {
+	if s.Generate == "" && !s.elsewhere {
 		found = append(found, s.Credential.resolve(env)...)
 		found = append(found, s.checkFiles()...)
-		if !s.CredentialGiven() && s.Tokens == "" && !s.InsecureNoAuth {
+	}
+	if s.Generate == "" {
+		if !s.Authenticates() && !s.InsecureNoAuth && s.Mode != LB {
 			found.add("token-file", "give --token-file FILE, --tokens FILE, or --insecure-no-auth if you mean it",
 				"a server needs a credential")
 		}
@@ -134,7 +137,7 @@ func (s *Server) validate() (found Problems) {
 	if s.AutoTLS {
 		found = append(found, s.checkBootstrap()...)
 	}
-	if s.InsecureNoAuth && (s.CredentialGiven() || s.Tokens != "") {
+	if s.InsecureNoAuth && s.Authenticates() {
 		found.add("insecure-no-auth", "leave one of the two out", "contradicts the token that is given")
 	}
 	if s.Mode.HasTCP() && s.AllowPorts.IsZero() {
@@ -143,8 +146,16 @@ func (s *Server) validate() (found Problems) {
 	found = append(found, s.Balancer.validate(s.HealthAddr != "")...)
 	found = append(found, s.Limits.validate()...)
 	found = append(found, s.Connections.validate()...)
-	return append(found, s.Generator.validate()...)
+	found = append(found, s.Generator.validate()...)
+	return append(found, s.validateFile()...)
 }
+
+// Authenticates says whether a token, or a file of tokens, is given.
+func (s *Server) Authenticates() bool { return s.CredentialGiven() || s.Tokens != "" }
+
+// HasControl says whether there is a control port: a load balancer alone has one only for clients that it can tell apart,
+// or that it was told not to.
+func (s *Server) HasControl() bool { return s.Mode != LB || s.Authenticates() || s.InsecureNoAuth }
 
 func (l *Listen) validate(mode Mode) (found Problems) {
 	found = append(found, bindHost("control-addr", "--control-port", &l.ControlAddr)...)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"culvert/internal/auth"
+	"culvert/internal/config/file"
 )
 
 // Setting is one setting of a command, as the tags of a field describe it:
@@ -27,15 +28,19 @@ import (
 //	modes:"http mixed"   the modes that have it; all, if left out
 //	oneof:"token"        settings of one word are alternatives: a flag hides the environment of all of them
 //	file:"token"         its value is the path of a file that the program reads; the word names it in a unit
+//	key:"-"              it is no key of the configuration file; all others are, spelt as in "control_port"
 type Setting struct {
 	Flag, Short, Alias, Old, OldShort string
 	Default, Shown, Unit, Group, Help string
 	Values                            []string
 	OneOf, File, Blank                string
+	// Key is the setting's key in the configuration file; "" if it has none there.
+	Key string
 
 	target  any
 	source  Source
-	from    string // the environment variable that set it
+	from    string     // the environment variable that set it
+	place   file.Fault // where it stands in the configuration file that set it
 	given   []string
 	problem error
 }
@@ -46,6 +51,7 @@ type Source uint8
 // The sources, weakest first.
 const (
 	FromDefault Source = iota
+	FromFile
 	FromEnvironment
 	FromFlag
 )
@@ -87,6 +93,9 @@ func describe(flag string, tag reflect.StructTag, target any) *Setting {
 		Help: tag.Get("help"), Values: strings.Fields(tag.Get("values")), OneOf: tag.Get("oneof"), File: tag.Get("file"),
 		Blank:  tag.Get("blank"),
 		target: target,
+	}
+	if tag.Get("key") != "-" {
+		s.Key = strings.ReplaceAll(flag, "-", "_")
 	}
 	if s.Group == "" || s.Help == "" {
 		panic("setting " + flag + ": no group or no help")
@@ -153,12 +162,7 @@ func (s *Setting) set(source Source, raw string) {
 // ReadEnvironment takes what no flag has set from the environment: the variable of --control-port is PREFIX_CONTROL_PORT.
 // An empty variable counts as not set, except for a secret: there it is a mistake that must not go unnoticed.
 func (s *Settings) ReadEnvironment(prefix string, env Environment) {
-	var taken []string
-	for _, one := range s.all {
-		if one.source == FromFlag && one.OneOf != "" {
-			taken = append(taken, one.OneOf)
-		}
-	}
+	taken := s.taken(FromFlag)
 	for _, one := range s.all {
 		if one.source == FromFlag || slices.Contains(taken, one.OneOf) {
 			continue
@@ -170,6 +174,17 @@ func (s *Settings) ReadEnvironment(prefix string, env Environment) {
 			one.set(FromEnvironment, value)
 		}
 	}
+}
+
+// taken are the groups of alternatives of which one was set by a source at least this strong.
+func (s *Settings) taken(least Source) []string {
+	var taken []string
+	for _, one := range s.all {
+		if one.source >= least && one.OneOf != "" {
+			taken = append(taken, one.OneOf)
+		}
+	}
+	return taken
 }
 
 // Variable is the environment variable of a flag.
@@ -186,12 +201,13 @@ func (s *Settings) Check(resolved error) error {
 	}
 	for _, one := range s.all {
 		if one.problem != nil {
-			all = append(all, Problem{Flag: one.Flag, Fault: one.problem.Error(), source: one.variable()})
+			fault, remedy, _ := strings.Cut(one.problem.Error(), "; ")
+			all = append(all, Problem{Flag: one.Flag, Fault: fault, Remedy: remedy, variable: one.variable(), place: one.inFile()})
 			continue
 		}
 		for _, p := range found {
 			if p.Flag == one.Flag {
-				p.source = one.variable()
+				p.variable, p.place = one.variable(), one.inFile()
 				all = append(all, p)
 			}
 		}
@@ -201,6 +217,7 @@ func (s *Settings) Check(resolved error) error {
 			all = append(all, p)
 		}
 	}
+	all.sort()
 	return all.Err()
 }
 
@@ -217,6 +234,13 @@ func (s *Setting) variable() string {
 		return s.from
 	}
 	return ""
+}
+
+func (s *Setting) inFile() file.Fault {
+	if s.source == FromFile {
+		return s.place
+	}
+	return file.Fault{}
 }
 
 // oneOf writes a list of words as "a, b or c".

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"culvert/internal/auth"
+	"culvert/internal/config/file"
 )
 
 var (
@@ -35,13 +36,13 @@ func parse(target any, raw string, fresh bool) error {
 	case *bool:
 		v, err := strconv.ParseBool(raw)
 		if err != nil {
-			return fmt.Errorf("%q is neither true nor false", shorten(raw))
+			return fmt.Errorf("%q is neither true nor false; write one of them", shorten(raw))
 		}
 		*t = v
 	case *int:
 		v, err := strconv.Atoi(raw)
 		if err != nil {
-			return fmt.Errorf("%q is not a whole number", shorten(raw))
+			return fmt.Errorf("%q is not a whole number; write digits alone", shorten(raw))
 		}
 		*t = v
 	case *uint16:
@@ -130,18 +131,8 @@ func appendEach[T any](list *[]T, raw string, fresh bool, read func(string) ([]T
 
 // parsePrefix reads an address or a CIDR. The bits behind the prefix are dropped, as a firewall does it.
 func parsePrefix(s string) ([]netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
-		addr = addr.Unmap()
-		return []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}, nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return nil, fmt.Errorf("%q is neither an address nor a CIDR such as 10.0.0.0/8 or 2001:db8::/32", shorten(s))
-	}
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return []netip.Prefix{p.Masked()}, nil
+	p, err := file.ParsePrefix(s)
+	return []netip.Prefix{p}, err
 }
 
 // maxPorts is how many ports one range may open: each costs a listener on the server.
@@ -188,19 +179,9 @@ func parseLabel(s string) ([][2]string, error) {
 }
 
 // parseDuration reads Go's form, and days, in which people count the life of tokens.
-func parseDuration(t *time.Duration, raw string) error {
-	if days, ok := strings.CutSuffix(raw, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			*t = time.Duration(n) * 24 * time.Hour
-			return nil
-		}
-	}
-	v, err := time.ParseDuration(raw)
-	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a duration such as 500ms, 30s, 5m, 12h or 90d", shorten(raw))
-	}
-	*t = v
-	return nil
+func parseDuration(t *time.Duration, raw string) (err error) {
+	*t, err = file.ParseDuration(raw)
+	return err
 }
 
 func printable(s string) bool {

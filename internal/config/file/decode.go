@@ -2,7 +2,6 @@ package file
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -24,10 +23,7 @@ type Options struct {
 
 // maxValues is how many values a file may come to once aliases are put in place: a short file of aliases to aliases could
 // otherwise fill the memory.
-const maxValues = 2_000_000
-
-// maxFaults is how many faults are told: more help nobody.
-const maxFaults = 50
+const maxValues = 500_000
 
 // extension is what keys of the top begin with that are for the file's own use, to put anchors into.
 const extension = "x-"
@@ -42,20 +38,16 @@ type decoder struct {
 }
 
 // Decode reads the file into the struct that target points to, which is at its zero value, and fills in defaults. The error
-// is Faults; the struct is not to be used then.
+// is Faults; the struct then has what could be read.
 func (d *Doc) Decode(target any, o Options) error {
 	dec := &decoder{doc: d, options: o, fields: map[reflect.Type][]Field{}}
 	dec.mapping(d.root, reflect.ValueOf(target).Elem(), "")
 	if dec.values > maxValues {
+		reflect.ValueOf(target).Elem().SetZero() // there is no end to what else may be wrong with it
 		dec.faults = Faults{{
 			File: d.Name, Position: Position{1, 1}, Fault: fmt.Sprintf("comes to more than %d values when its aliases are put in place", maxValues),
 			Remedy: "use fewer aliases (*) of lists",
 		}}
-	}
-	if len(dec.faults) > maxFaults {
-		dec.faults.Sort()
-		more := len(dec.faults) - maxFaults
-		dec.faults = append(dec.faults[:maxFaults:maxFaults], Fault{File: d.Name, Position: dec.faults[maxFaults].Position, Fault: fmt.Sprintf("and %d more faults from here on", more)})
 	}
 	return dec.faults.Err()
 }
@@ -144,7 +136,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f Field, path string) {
 	}
 	if err := d.options.parse(v, f, text); err != nil {
 		if strings.ContainsAny(text, ", ") && f.Type.Kind() == reflect.Slice && len(f.Values) == 0 {
-			err = errors.New(strings.Split(err.Error(), "; ")[0] + "; write several as a list: [A, B]")
+			err = fmt.Errorf("%s is not one value; write several as a list: [A, B]", quote(text))
 		}
 		d.wrong(n, path, err)
 	}
@@ -179,7 +171,11 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, f Field, path string) {
 // word reads a word that stands for a whole mapping.
 func (d *decoder) word(n *yaml.Node, v reflect.Value, f Field, path string) {
 	if !slices.Contains(f.Words, n.Value) {
-		d.fault(n, path, instead(n.Value, f.Words)+", or its keys below it", "%s is unknown", quote(n.Value))
+		var keys []string
+		for _, inner := range d.fieldsOf(v.Type()) {
+			keys = append(keys, inner.Key)
+		}
+		d.fault(n, path, instead(n.Value, f.Words)+", or the keys "+strings.Join(keys, ", ")+" below it", "%s is unknown", quote(n.Value))
 		return
 	}
 	d.defaults(v)

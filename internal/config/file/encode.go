@@ -76,9 +76,9 @@ func scalarNode(v reflect.Value) *yaml.Node {
 	n := &yaml.Node{}
 	switch v.Kind() {
 	case reflect.Bool, reflect.Int, reflect.Uint16, reflect.Float64:
-		n.Kind, n.Value = yaml.ScalarNode, formatted(v)
+		n.Kind, n.Value = yaml.ScalarNode, Format(v.Interface())
 	default:
-		n.SetString(formatted(v)) // quotes what YAML would take for something else
+		n.SetString(Format(v.Interface())) // quotes what YAML would take for something else
 	}
 	return n
 }

@@ -2,6 +2,7 @@ package file
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,12 +52,20 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Err is the faults as an error, in the order of the file; nil if there is none.
+// maxFaults is how many faults are told: more help nobody.
+const maxFaults = 50
+
+// Err is the faults as an error, in the order of the file and not too many; nil if there is none.
 func (f Faults) Err() error {
 	if len(f) == 0 {
 		return nil
 	}
 	f.Sort()
+	if more := len(f) - maxFaults; more > 0 {
+		next := f[maxFaults]
+		next.Path, next.Fault, next.Remedy = "", fmt.Sprintf("%d more faults from here on", more), "mend those above first"
+		f = append(f[:maxFaults:maxFaults], next)
+	}
 	return f
 }
 

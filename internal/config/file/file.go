@@ -22,7 +22,7 @@ import (
 )
 
 // MaxSize is the most that a file may have: room for tens of thousands of routes.
-const MaxSize = 8 << 20
+const MaxSize = 4 << 20
 
 // Position is a place in a file, both counted from 1. The zero Position is none.
 type Position struct{ Line, Column int }
@@ -68,7 +68,7 @@ func content(path string) ([]byte, *Fault) {
 }
 
 func unreadable(path string, err error) *Fault {
-	fault := Fault{File: path, Fault: err.Error()}
+	fault := Fault{File: path, Fault: err.Error(), Remedy: "check where the path leads"}
 	var at *os.PathError
 	if errors.As(err, &at) {
 		fault.Fault = "cannot be read: " + at.Err.Error()
@@ -118,7 +118,7 @@ func Parse(name string, content []byte) (*Doc, error) {
 }
 
 func empty(name string) Fault {
-	return Fault{File: name, Position: Position{1, 1}, Fault: "is empty", Remedy: "write KEY: VALUE lines; an editor that was just saving it leaves it so for a moment"}
+	return Fault{File: name, Position: Position{1, 1}, Fault: "is empty", Remedy: "write KEY: VALUE lines"}
 }
 
 // readable finds what no YAML can be made of.
@@ -152,7 +152,7 @@ func readable(name string, content []byte) *Fault {
 func (d *Doc) At(path string) (Position, bool) {
 	at, ok := d.at[path]
 	for p := path; !ok && p != ""; {
-		p = parent(p)
+		p = Parent(p)
 		if at, found := d.at[p]; found {
 			return at, false
 		}
@@ -166,8 +166,8 @@ func (d *Doc) Fault(path, remedy, format string, args ...any) Fault {
 	return Fault{File: d.Name, Position: at, Path: path, Fault: fmt.Sprintf(format, args...), Remedy: remedy}
 }
 
-// parent is the path of what a path's value is part of.
-func parent(path string) string {
+// Parent is the path of what a path's value is part of.
+func Parent(path string) string {
 	for i := len(path) - 1; i > 0; i-- {
 		if path[i] == '.' || path[i] == '[' {
 			return path[:i]

@@ -99,7 +99,7 @@ func parseKind(v reflect.Value, text string) error {
 		v.SetString(text)
 	case reflect.Bool:
 		if text != "true" && text != "false" {
-			return fmt.Errorf("%s is neither true nor false", quote(text))
+			return fmt.Errorf("%s is neither true nor false; write one of them", quote(text))
 		}
 		v.SetBool(text == "true")
 	case reflect.Int:
@@ -150,7 +150,7 @@ func (f Field) within(v reflect.Value) error {
 	default:
 		want = f.min + " or more"
 	}
-	return fmt.Errorf("%s is out of range; give %s", formatted(v), want)
+	return fmt.Errorf("%s is out of range; give %s", Format(v.Interface()), want)
 }
 
 func bound(v reflect.Value, text string) *float64 {
@@ -181,9 +181,9 @@ func number(v reflect.Value) float64 {
 	return v.Float()
 }
 
-// formatted is a value as a file has it.
-func formatted(v reflect.Value) string {
-	switch x := v.Interface().(type) {
+// Format is one value as a file has it.
+func Format(value any) string {
+	switch x := value.(type) {
 	case time.Duration:
 		return formatDuration(x)
 	case netip.Prefix:
@@ -196,7 +196,7 @@ func formatted(v reflect.Value) string {
 	case float64:
 		return strconv.FormatFloat(x, 'f', -1, 64)
 	}
-	return fmt.Sprint(v.Interface())
+	return fmt.Sprint(value)
 }
 
 // ParseDuration reads a duration that is not negative: 500ms, 30s, 5m, 12h, and 90d for days. The error quotes it.
@@ -211,7 +211,7 @@ func ParseDuration(text string) (time.Duration, error) {
 		if _, number := strconv.ParseUint(text, 10, 32); number == nil {
 			return 0, fmt.Errorf("%s is not a duration; write the unit too, as in %ss", quote(text), text)
 		}
-		return 0, fmt.Errorf("%s is not a duration such as 500ms, 30s, 5m, 12h or 90d", quote(text))
+		return 0, fmt.Errorf("%s is not a duration; write it as in 500ms, 30s, 5m, 12h or 90d", quote(text))
 	}
 	return d, nil
 }
@@ -236,7 +236,7 @@ func ParsePrefix(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%s is neither an address nor a CIDR such as 10.0.0.0/8 or 2001:db8::/32", quote(text))
+		return netip.Prefix{}, fmt.Errorf("%s is neither an address nor a CIDR; write it as in 10.0.0.0/8 or 2001:db8::/32", quote(text))
 	}
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)

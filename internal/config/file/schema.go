@@ -83,7 +83,9 @@ func (o Options) scalarSchema(t reflect.Type, f Field) *jsonschema.Schema {
 	case len(f.Values) > 0:
 		return &jsonschema.Schema{Type: "string", Enum: enum(f.Values), Default: defaultJSON(f.Default, false)}
 	case t == typeDuration:
-		return &jsonschema.Schema{Types: []string{"string", "integer"}, Pattern: durationPattern, Maximum: new(float64), Default: defaultJSON(f.Default, false)}
+		s := DurationSchema()
+		s.Default = defaultJSON(f.Default, false)
+		return s
 	case o.scalar(t) != nil:
 		return &jsonschema.Schema{Types: []string{"string", "number"}, Default: defaultJSON(f.Default, false)}
 	}
@@ -110,6 +112,11 @@ func (o Options) scalarSchema(t reflect.Type, f Field) *jsonschema.Schema {
 
 // durationPattern is what ParseDuration reads.
 const durationPattern = `^(\+?0|[0-9]+d|\+?([0-9]*\.?[0-9]+|[0-9]+\.)(ns|us|µs|μs|ms|s|m|h)(([0-9]*\.?[0-9]+|[0-9]+\.)(ns|us|µs|μs|ms|s|m|h))*)$`
+
+// DurationSchema is the schema of what ParseDuration reads.
+func DurationSchema() *jsonschema.Schema {
+	return &jsonschema.Schema{Types: []string{"string", "integer"}, Pattern: durationPattern, Maximum: new(float64)} // the integer 0
+}
 
 func limit(text string) *float64 {
 	if text == "" {

@@ -27,38 +27,48 @@ func syntax(name string, content []byte, err error) Fault {
 	if tab, ok := indentedByTab(content); ok {
 		return Fault{File: name, Position: tab, Fault: "a tab indents this line", Remedy: "YAML indents with spaces"}
 	}
-	fault, remedy := explain(message)
-	return Fault{File: name, Position: Position{line, column(content, line)}, Fault: fault, Remedy: remedy}
+	m := explain(message)
+	if m.above {
+		line++
+	}
+	return Fault{File: name, Position: Position{line, column(content, line, m.sign)}, Fault: m.fault, Remedy: m.remedy}
 }
 
-// explain says what an error of the YAML parser means to a person. It quotes nothing: the line may hold a secret.
-func explain(message string) (fault, remedy string) {
-	for _, known := range []struct{ has, fault, remedy string }{
-		{"could not find expected ':'", "a line is neither KEY: VALUE nor an item of a list", "write a colon and a space after a key, and close every quote"},
-		{"mapping values are not allowed", "a second key stands on one line, or a value is indented like keys", "write one KEY: VALUE a line, and quote a value that has ': ' in it"},
-		{"did not find expected key", "a line does not fit those above it", "indent the keys of one mapping alike, and begin items of a list with '- '"},
-		{"did not find expected '-' indicator", "a line within a list does not begin an item", "begin each item with '- ', all indented alike"},
-		{"did not find expected ',' or '}'", "a '{' is not closed, or a comma is missing in it", "write {KEY: VALUE, KEY: VALUE}"},
-		{"did not find expected ',' or ']'", "a '[' is not closed, or a comma is missing in it", "write [ITEM, ITEM]"},
-		{"did not find expected node content", "a value is missing here", "quote a value that begins with one of ,]}%@`"},
-		{"found character that cannot start any token", "a value begins with a sign that YAML keeps for itself", "quote it"},
-		{"found unexpected end of stream", "a quote is opened and never closed", "close it"},
-		{"found unknown escape character", "a backslash in double quotes is followed by something unknown", `write \\ for a backslash, or use single quotes`},
-		{"block sequence entries are not allowed", "an item of a list begins where none can stand", "begin the list on a line of its own"},
-		{"unknown anchor", "an alias (*) names no anchor (&)", "quote a value that begins with '*', as in \"*.example.com\""},
-		{"did not find expected alphabetic or numeric character", "an alias (*) or anchor (&) has no name", "quote a value that begins with '*' or '&', as in \"*\""},
-		{"exceeded max depth", "is nested too deeply", "is it the right file?"},
-		{"control characters are not allowed", "is not text", "give a file of YAML in UTF-8"},
+// meaning is what an error of the YAML parser means to a person.
+type meaning struct {
+	has, fault, remedy string
+	sign               string // what to look for in the line
+	above              bool   // the parser tells the line above
+}
+
+// explain finds the meaning of an error of the YAML parser. It quotes nothing: the line may hold a secret.
+func explain(message string) meaning {
+	for _, known := range []meaning{
+		{"could not find expected ':'", "a line is neither KEY: VALUE nor an item of a list", "write a colon and a space after a key, and close every quote", "", false},
+		{"mapping values are not allowed", "a second key stands on one line, or a value is indented like keys", "write one KEY: VALUE a line, and quote a value that has ': ' in it", "", false},
+		{"did not find expected key", "a line does not fit those above it", "indent the keys of one mapping alike, and begin items of a list with '- '", "", true},
+		{"did not find expected '-' indicator", "a line within a list does not begin an item", "begin each item with '- ', all indented alike", "", true},
+		{"did not find expected ',' or '}'", "a '{' is not closed, or a comma is missing in it", "write {KEY: VALUE, KEY: VALUE}", "{", true},
+		{"did not find expected ',' or ']'", "a '[' is not closed, or a comma is missing in it", "write [ITEM, ITEM]", "[", true},
+		{"did not find expected node content", "a value is missing here", "quote a value that begins with one of ,]}%@`", "", true},
+		{"found character that cannot start any token", "a value begins with a sign that YAML keeps for itself", "quote it", "", false},
+		{"found unexpected end of stream", "a quote is opened and never closed", "close it", "", false},
+		{"found unknown escape character", "a backslash in double quotes is followed by something unknown", `write \\ for a backslash, or use single quotes`, "", false},
+		{"block sequence entries are not allowed", "an item of a list begins where none can stand", "begin the list on a line of its own", "", false},
+		{"unknown anchor", "an alias (*) names no anchor (&)", "quote a value that begins with '*', as in \"*.example.com\"", "", false},
+		{"did not find expected alphabetic or numeric character", "an alias (*) or anchor (&) has no name", "quote a value that begins with '*' or '&', as in \"*\"", "*", false},
+		{"exceeded max depth", "is nested too deeply", "is it the right file?", "", false},
+		{"control characters are not allowed", "is not text", "give a file of YAML in UTF-8", "", false},
 	} {
 		if strings.Contains(message, known.has) {
-			return known.fault, known.remedy
+			return known
 		}
 	}
-	return "is not YAML: " + message, "check the indentation, the quotes and the brackets of this line and the one before"
+	return meaning{fault: "is not YAML: " + message, remedy: "check the indentation, the quotes and the brackets of this line and the one before"}
 }
 
-// column is where the text of a line begins.
-func column(content []byte, line int) int {
+// column is where a sign stands in a line, or where its text begins.
+func column(content []byte, line int, sign string) int {
 	for i := 1; i < line; i++ {
 		_, rest, ok := bytes.Cut(content, []byte("\n"))
 		if !ok {
@@ -67,6 +77,9 @@ func column(content []byte, line int) int {
 		content = rest
 	}
 	text, _, _ := bytes.Cut(content, []byte("\n"))
+	if i := bytes.Index(text, []byte(sign)); sign != "" && i >= 0 {
+		return i + 1
+	}
 	return 1 + len(text) - len(bytes.TrimLeft(text, " \t"))
 }
 

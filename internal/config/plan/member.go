@@ -55,7 +55,7 @@ func (c *checker) members(u *Upstream, path string) {
 		}
 		names[m.Name] = i
 		for _, use := range c.used[u.Name] {
-			c.carries(m, at, use)
+			c.carries(m, at+".address", at+".tunnel", use)
 		}
 	}
 }
@@ -82,17 +82,17 @@ func (c *checker) member(m *Member, at string) (place string, ok bool) {
 	return address, true
 }
 
-// carries checks that a member can carry what a route sends to it.
-func (c *checker) carries(m *Member, at string, u use) {
+// carries checks that a member can carry what a route sends to it. The paths are those of its address and its tunnel.
+func (c *checker) carries(m *Member, address, name string, u use) {
 	network, _ := m.Network()
 	kind := m.Tunnel.Kind()
 	switch {
 	case u.protocol == UDP && network == "unix":
-		c.fault(at+".address", "give HOST:PORT", "a Unix socket takes no datagrams, and %s sends some", u.path)
+		c.fault(address, "give HOST:PORT", "a Unix socket takes no datagrams, and %s sends some", u.path)
 	case u.protocol == UDP && (kind == tunnel.TCP || kind == tunnel.TLS):
-		c.fault(at+".tunnel", "use udp/PORT or name/NAME", "the tunnel %s carries no datagrams, and %s sends some", m.Tunnel, u.path)
+		c.fault(name, "use udp/PORT or name/NAME", "the tunnel %s carries no datagrams, and %s sends some", m.Tunnel, u.path)
 	case u.protocol != UDP && kind == tunnel.UDP:
-		c.fault(at+".tunnel", "use tcp/PORT or name/NAME", "the tunnel %s carries datagrams only, and %s sends connections", m.Tunnel, u.path)
+		c.fault(name, "use tcp/PORT or name/NAME", "the tunnel %s carries datagrams only, and %s sends connections", m.Tunnel, u.path)
 	}
 }
 

@@ -250,10 +250,10 @@ type Health struct {
 	Expect *ExpectCheck `key:"expect" help:"connect, send, and read what must come back; a process that hangs fails it"`
 	UDP    *ExpectCheck `key:"udp" help:"send a datagram, and wait for one that must come back"`
 
-	Interval time.Duration `key:"interval" default:"2s" unit:"DURATION" above:"0s" help:"time between checks of one member"`
-	Timeout  time.Duration `key:"timeout" default:"1s" unit:"DURATION" above:"0s" help:"how long one check may take"`
-	Rise     int           `key:"rise" default:"2" unit:"N" min:"1" help:"successes in a row that make a member usable"`
-	Fall     int           `key:"fall" default:"3" unit:"N" min:"1" help:"failures in a row that make it unusable"`
+	Interval time.Duration `key:"interval" default:"2s" unit:"DURATION" min:"10ms" help:"time between checks of one member"`
+	Timeout  time.Duration `key:"timeout" default:"1s" unit:"DURATION" min:"10ms" help:"how long one check may take"`
+	Rise     int           `key:"rise" default:"2" unit:"N" min:"1" max:"1000" help:"successes in a row that make a member usable"`
+	Fall     int           `key:"fall" default:"3" unit:"N" min:"1" max:"1000" help:"failures in a row that make it unusable"`
 	// Port is 0 for the member's own.
 	Port uint16 `key:"port" unit:"PORT" shown:"the member's" help:"another port of the member to check"`
 }

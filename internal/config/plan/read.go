@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -16,7 +17,7 @@ import (
 // Options are what package file needs to know of a plan's types.
 func Options() file.Options {
 	return file.Options{Scalars: []file.Scalar{
-		file.ScalarOf(hostname.ParsePattern),
+		file.ScalarOf(parseHost),
 		file.ScalarOf(parseTunnel),
 		file.ScalarOf(parseStatus),
 	}}
@@ -26,16 +27,29 @@ func Options() file.Options {
 // file.Faults. Keys of the top that are not of the plan are others' business: o says whose.
 func Read(doc *file.Doc, o file.Options) (p Plan, warnings file.Faults, err error) {
 	o.Scalars = Options().Scalars
-	if err := doc.Decode(&p, o); err != nil {
-		return Plan{}, nil, err
-	}
 	c := checker{doc: doc, plan: &p}
+	if err := doc.Decode(&p, o); err != nil {
+		var faults file.Faults
+		if !errors.As(err, &faults) {
+			return Plan{}, nil, err
+		}
+		c.broken(faults)
+	}
 	c.check()
-	if err := c.faults.Err(); err != nil {
+	if err := append(c.decoding, c.faults...).Err(); err != nil {
 		return Plan{}, nil, err
 	}
 	c.warnings.Sort()
 	return p, c.warnings, nil
+}
+
+// parseHost reads a pattern of hosts.
+func parseHost(text string) (hostname.Pattern, error) {
+	p, err := hostname.ParsePattern(text)
+	if err != nil {
+		return p, fmt.Errorf("%w; write a name without scheme and port, as in app.example.com or *.example.com", err)
+	}
+	return p, nil
 }
 
 // parseTunnel reads the name of a tunnel that can be a member or the target of a route: one that carries bytes.
@@ -117,6 +131,35 @@ type checker struct {
 	used      map[string][]use
 	faults    file.Faults
 	warnings  file.Faults
+
+	// What could not be read, which what is found here may follow from: its faults, and the paths of those and of all
+	// that they are part of.
+	decoding file.Faults
+	unread   map[string]bool
+}
+
+// broken notes what could not be read.
+func (c *checker) broken(faults file.Faults) {
+	c.decoding, c.unread = faults, map[string]bool{}
+	for _, f := range faults {
+		c.unread[f.Path] = true
+	}
+}
+
+// follows says whether a fault at path may come of one in reading: of the value itself, of what it is part of, or of a
+// part of it.
+func (c *checker) follows(path string) bool {
+	for p := path; p != ""; p = file.Parent(p) {
+		if c.unread[p] {
+			return true
+		}
+	}
+	for p := range c.unread {
+		if strings.HasPrefix(p, path) && (p[len(path):] == "" || p[len(path)] == '.' || p[len(path)] == '[') {
+			return true
+		}
+	}
+	return false
 }
 
 // use is a route to an upstream.
@@ -126,6 +169,9 @@ type use struct {
 }
 
 func (c *checker) fault(path, remedy, format string, args ...any) {
+	if c.follows(path) {
+		return
+	}
 	c.faults = append(c.faults, c.doc.Fault(path, remedy, format, args...))
 }
 
@@ -294,19 +340,44 @@ func (c *checker) health(u *Upstream, path string, uses []use) {
 		c.fault(path, "add tcp: {}, http: {path: /}, expect: {…} or udp: {…}", "does not say what to check")
 	case kinds > 1:
 		c.fault(path, "keep one of tcp, http, expect and udp", "has more than one kind of check")
-	}
-	if kinds != 1 {
-		return
-	}
-	check, _ := u.Check()
-	if err := check.Validate(); err != nil {
-		c.fault(path, "", "%s", err)
+	default:
+		c.kind(u, path)
 	}
 	if h.Timeout > h.Interval {
 		c.fault(path, "give it as much as interval, or less", "timeout, %s, is longer than interval, %s", h.Timeout, h.Interval)
 	}
 	if h.UDP != nil && len(uses) > 0 && !slices.ContainsFunc(uses, func(u use) bool { return u.protocol == UDP }) {
 		c.warn(path+".udp", "use tcp, http or expect", "sends datagrams to members that get none otherwise")
+	}
+}
+
+// maxText is how much a check may send or expect.
+const maxText = 4096
+
+// kind checks what belongs to the one kind of check that there is.
+func (c *checker) kind(u *Upstream, path string) {
+	h := u.Health
+	if h.HTTP != nil && (!strings.HasPrefix(h.HTTP.Path, "/") || strings.ContainsAny(h.HTTP.Path, " #")) {
+		c.fault(path+".http.path", "begin it with a slash, and write a space as %20", "%.80q is not a path", h.HTTP.Path)
+		return
+	}
+	if h.HTTP != nil && strings.ContainsAny(h.HTTP.Host, " /") {
+		c.fault(path+".http.host", "write it as in app.example.com", "%.80q is not a host", h.HTTP.Host)
+		return
+	}
+	for key, e := range map[string]*ExpectCheck{".expect": h.Expect, ".udp": h.UDP} {
+		if e != nil && max(len(e.Send), len(e.Expect)) > maxText {
+			c.fault(path+key, fmt.Sprintf("send and expect %d bytes at most", maxText), "sends or expects too much")
+			return
+		}
+	}
+	if h.UDP != nil && u.ProxyProtocol.Version == SendV1 {
+		c.fault(path+".udp", "check by tcp, or write proxy_protocol: v2", "a datagram can carry no PROXY header of version v1")
+		return
+	}
+	check, _ := u.Check()
+	if err := check.Validate(); err != nil {
+		c.fault(path, "docs/configuration.md tells what it may be", "%s", err)
 	}
 }
 

@@ -77,15 +77,26 @@ func (c *checker) target(e *Entrypoint, r *Route, at string) {
 			fault, remedy, _ := strings.Cut(err.Error(), "; ")
 			c.fault(at, remedy, "%s", fault)
 		default:
-			c.carries(&Member{Tunnel: n}, strings.TrimSuffix(at, ".upstream"), use{e.Protocol, "entrypoint " + e.Name})
+			c.carries(&Member{Tunnel: n}, at, at, use{e.Protocol, "entrypoint " + e.Name})
 		}
 		return
 	}
 	if _, ok := c.upstreams[r.Upstream]; !ok {
+		if c.nameless() {
+			return // it may be that one
+		}
 		c.fault(at, suggest(r.Upstream, c.upstreamNames()), "there is no upstream %q", r.Upstream)
 		return
 	}
 	c.used[r.Upstream] = append(c.used[r.Upstream], use{e.Protocol, "entrypoint " + e.Name})
+}
+
+// nameless says whether the name of an upstream could not be read.
+func (c *checker) nameless() bool {
+	if c.unread["upstreams"] || c.unread[""] && len(c.plan.Upstreams) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(c.plan.Upstreams, func(u Upstream) bool { return u.Name == "" })
 }
 
 func (c *checker) upstreamNames() []string {

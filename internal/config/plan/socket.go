@@ -44,9 +44,15 @@ func (e Entrypoint) socket() Socket {
 
 // sockets finds entrypoints that want the same address, and members that are an entrypoint which sends to them.
 func (c *checker) sockets() {
-	for i := range c.plan.Entrypoints {
-		for j := range i {
-			e, f := c.plan.Entrypoints[i], c.plan.Entrypoints[j]
+	byPort := map[string][]int{}
+	for i, e := range c.plan.Entrypoints {
+		_, port, err := net.SplitHostPort(e.Addr)
+		if err != nil {
+			continue
+		}
+		key := e.Protocol.Network() + " " + port
+		for _, j := range byPort[key] {
+			f := c.plan.Entrypoints[j]
 			if e.socket().collides(f.socket()) {
 				line, _ := c.doc.At(file.Item("entrypoints", j) + ".addr")
 				c.fault(file.Item("entrypoints", i)+".addr", "give one of them another port or address",
@@ -54,6 +60,7 @@ func (c *checker) sockets() {
 				break
 			}
 		}
+		byPort[key] = append(byPort[key], i)
 	}
 	for i, e := range c.plan.Entrypoints {
 		for _, r := range e.Routes {

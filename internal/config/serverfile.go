@@ -1,0 +1,291 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"culvert/internal/auth"
+	"culvert/internal/config/file"
+	"culvert/internal/config/plan"
+)
+
+// File is the configuration file of a server: any of its settings, and the data plane.
+type File struct {
+	Config      string `flag:"config" key:"-" file:"culvert.yaml" unit:"FILE" group:"Connection" help:"file with entrypoints, upstreams and any of these settings; flags and environment win"`
+	PrintConfig bool   `flag:"print-config" key:"-" group:"Advanced" help:"print all settings as they are in effect, in the form of that file and with secrets masked, and exit"`
+
+	// Plan is the data plane that the file describes; the zero Plan without a file. Load makes it.
+	Plan plan.Plan
+	// Warnings are of what is in the file and has no effect.
+	Warnings file.Faults
+
+	doc       *file.Doc // of Plan, until it has been checked
+	elsewhere bool      // what the file names is on another machine
+	origin    *origin
+}
+
+// origin is what a configuration was made of, to make it again.
+type origin struct {
+	settings *Settings
+	prefix   string
+	env      Environment
+}
+
+// Resolver is a configuration that completes and checks itself.
+type Resolver interface {
+	Resolve(env Environment) error
+}
+
+// Load makes a configuration complete and checks it: what no flag has set comes from the environment, what neither has from
+// the file that it names, if it is one that can. The settings are those of cfg; prefix is that of its variables.
+// The error is Problems.
+func Load(cfg Resolver, settings *Settings, prefix string, env Environment) error {
+	settings.ReadEnvironment(prefix, env)
+	s, ok := cfg.(*Server)
+	if !ok {
+		return settings.Check(cfg.Resolve(env))
+	}
+	s.origin = &origin{settings, prefix, env}
+	if found := s.readFile(settings); len(found) > 0 {
+		return settings.Check(found) // what else is wrong may come of it
+	}
+	err := s.Resolve(env)
+	s.doc = nil
+	return settings.Check(err)
+}
+
+// readFile takes from the file what no stronger source has set.
+func (s *Server) readFile(settings *Settings) (found Problems) {
+	if s.Config == "" {
+		return nil
+	}
+	doc, err := file.Read(s.Config)
+	if err == nil {
+		s.doc = doc
+		s.Plan, s.Warnings, err = plan.Read(doc, file.Options{
+			Others: fileKeys(),
+			Take:   func(key string, v file.Value) { s.take(settings, key, v) },
+		})
+	}
+	var faults file.Faults
+	switch {
+	case err == nil:
+		s.Warnings.Sort()
+	case !errors.As(err, &faults):
+		found.add("config", "", "%s", err)
+	case s.Generate != "" && missing(s.Config): // it is on the machine that the unit is for
+	default:
+		for _, f := range faults {
+			found = append(found, ofFile(f))
+		}
+	}
+	return found
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// fileKeys are the keys of a file that are settings: those of every kind of server, so that one file fits all of them.
+func fileKeys() []string {
+	var keys []string
+	for _, one := range Describe(new(Server), Mixed).All() {
+		if one.Key != "" {
+			keys = append(keys, one.Key)
+		}
+	}
+	return keys
+}
+
+// take sets a setting to what the file has, unless a flag or the environment has set it, or another of its alternatives.
+func (s *Server) take(settings *Settings, key string, v file.Value) {
+	i := slices.IndexFunc(settings.all, func(one *Setting) bool { return one.Key == key })
+	if i < 0 {
+		f := v.Fault
+		f.Fault, f.Remedy = "has no effect", "it is not for culvert "+string(s.Mode)
+		if s.Mode != LB {
+			f.Remedy += " server"
+		}
+		s.Warnings = append(s.Warnings, f)
+		return
+	}
+	one := settings.all[i]
+	if one.source > FromFile || slices.Contains(settings.taken(FromEnvironment), one.OneOf) {
+		return
+	}
+	one.place = v.Fault
+	texts := v.Texts
+	switch {
+	case v.Kind == file.Pairs && one.Repeatable():
+		one.source, one.problem = FromFile, errors.New("is keys and values; write one value, or a list: [A, B]")
+		return
+	case v.Kind != file.One && !one.Repeatable():
+		one.source, one.problem = FromFile, errors.New("is more than one value; write one")
+		return
+	case v.Kind == file.One && one.Blank != "" && texts[0] == one.Blank:
+		texts = []string{""}
+	}
+	for _, text := range texts {
+		one.set(FromFile, text)
+	}
+}
+
+// validateFile checks what the file has against the other settings.
+func (s *Server) validateFile() (found Problems) {
+	if s.Mode == LB {
+		switch {
+		case s.Config == "":
+			found.add("config", "give --config culvert.yaml; docs/configuration.md has its keys", "a load balancer needs a file of entrypoints and upstreams")
+		case s.doc != nil && len(s.Plan.Entrypoints) == 0:
+			found = append(found, ofFile(s.doc.Fault("", "add entrypoints: and upstreams:", "has no entrypoint, so nobody could connect")))
+		}
+	}
+	if s.doc == nil {
+		return found
+	}
+	for _, f := range s.Plan.Conflicts(s.doc, s.sockets()) {
+		found = append(found, ofFile(f))
+	}
+	if tunnels := s.Plan.Tunnels(); len(tunnels) > 0 && !s.HasControl() {
+		f := s.doc.Fault("", "add token_file: FILE, or give members with an address",
+			"the tunnel %s has no members ever: without a token no client can connect", tunnels[0])
+		s.Warnings = append(s.Warnings, f)
+	}
+	return found
+}
+
+// sockets are those that the settings open.
+func (s *Server) sockets() []plan.Socket {
+	join := func(host string, port uint16) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
+	var all []plan.Socket
+	if s.HasControl() {
+		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.ControlAddr, s.ControlPort), What: "the control port (control_port)"})
+	}
+	if s.Mode.HasHTTP() {
+		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.DataAddr, s.Port), What: "the HTTP port (port)"})
+	}
+	if host, port, err := splitBind(s.HealthAddr); s.HealthAddr != "" && err == nil {
+		all = append(all, plan.Socket{Network: "tcp", Addr: join(host, port), What: "the health port (health_addr)"})
+	}
+	return all
+}
+
+// Reread makes the configuration again, of the same flags and environment and of the file as it is now. The keys are those
+// of settings that have changed: they take effect when the server starts again, while Plan can be changed in one that runs.
+func (s *Server) Reread() (next Server, changed []string, err error) {
+	settings := Describe(&next, s.Mode)
+	next.Mode = s.Mode
+	for i, one := range s.origin.settings.all {
+		if one.source == FromFlag {
+			for _, raw := range one.given {
+				settings.all[i].Set(raw)
+			}
+		}
+	}
+	if err := Load(&next, settings, s.origin.prefix, s.origin.env); err != nil {
+		return Server{}, nil, err
+	}
+	for i, one := range settings.all {
+		if one.Key != "" && !reflect.DeepEqual(one.target, s.origin.settings.all[i].target) {
+			changed = append(changed, one.Key)
+		}
+	}
+	return next, changed, nil
+}
+
+// CheckFile reads a configuration file for its faults alone. elsewhere leaves alone what it names: files, and the variable
+// that holds the token. The error is Problems.
+func CheckFile(path string, elsewhere bool, env Environment) (Server, error) {
+	var s Server
+	settings := Describe(&s, LB)
+	s.Mode, s.elsewhere = LB, elsewhere
+	s.Config = path
+	if found := s.readFile(settings); len(found) > 0 {
+		return s, settings.Check(found)
+	}
+	s.Warnings = slices.DeleteFunc(s.Warnings, func(f file.Fault) bool { return slices.Contains(fileKeys(), f.Path) })
+	return s, settings.Check(s.Resolve(env))
+}
+
+// mask is what stands in the place of a secret.
+const mask = "***"
+
+// Print writes the configuration as a file. The settings are those of s. Secrets are masked: that and the comments that
+// say where a value comes from are all that would be lost if the file were used.
+func (s *Server) Print(settings *Settings) (string, error) {
+	top := &yaml.Node{Kind: yaml.MappingNode}
+	for _, one := range settings.all {
+		if n := one.node(); n != nil && one.Key != "" {
+			key := &yaml.Node{Kind: yaml.ScalarNode, Value: one.Key}
+			top.Content = append(top.Content, key, n)
+		}
+	}
+	top.Content = append(top.Content, file.Encode(s.Plan, plan.Options()).Content...)
+	var b strings.Builder
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(top); err != nil {
+		return "", err
+	}
+	return b.String(), enc.Close()
+}
+
+// node is the setting's value as a file has it; nil for one that has none.
+func (s *Setting) node() *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode}
+	switch s.source {
+	case FromFlag:
+		n.LineComment = "--" + s.Flag
+	case FromEnvironment:
+		n.LineComment = s.from
+	}
+	if s.Secret() {
+		if len(s.given) == 0 {
+			return nil
+		}
+		n.SetString(mask)
+		return n
+	}
+	v := reflect.ValueOf(s.target).Elem()
+	switch {
+	case v.Kind() == reflect.Slice:
+		if v.Len() == 0 {
+			return nil
+		}
+		n.Kind, n.Style = yaml.SequenceNode, yaml.FlowStyle
+		for i := range v.Len() {
+			item := &yaml.Node{}
+			item.SetString(file.Format(v.Index(i).Interface()))
+			n.Content = append(n.Content, item)
+		}
+	case v.Kind() == reflect.Bool, v.CanInt() && s.Unit != "DURATION", v.CanUint():
+		n.Value = file.Format(v.Interface())
+	case v.IsZero() && s.Default == "":
+		return nil
+	default:
+		comment := n.LineComment
+		n.SetString(s.text())
+		n.LineComment = comment
+	}
+	return n
+}
+
+// text is the setting's value as typed.
+func (s *Setting) text() string {
+	switch t := s.target.(type) {
+	case *auth.Ports:
+		return t.String()
+	case *LogLevel:
+		return t.String()
+	}
+	return file.Format(reflect.ValueOf(s.target).Elem().Interface())
+}
