@@ -173,7 +173,7 @@ func (c *session) stillLasts(l *live) error {
 }
 
 // begun puts a divert down that has been published for the first time. The session's mu is held.
-func (s *Server) begun(l *live) {
+func (s *Server) begun(l *live, from string) {
 	c := l.session
 	if c.diverts[l.name] != nil { // it is back after a pause
 		return
@@ -186,13 +186,13 @@ func (s *Server) begun(l *live) {
 		s.endDivert(l, ending{label: "time", text: "its time is over", tell: true, over: true})
 	})
 	s.cfg.Metrics.divertBegun()
-	s.cfg.Log.Info("divert begins", append(l.attrs(), "sources", l.Sources, "hosts", patterns(l.Hosts), "percent", l.Percent,
+	s.cfg.Log.Info("divert begins", append(l.attrs(from), "sources", l.Sources, "hosts", patterns(l.Hosts), "percent", l.Percent,
 		"existing", cmp.Or(l.Existing, "move flows, keep connections"), "fail", l.Fail, "until", l.Until.UTC().Format(time.RFC3339))...)
 }
 
 // attrs is who diverts what.
-func (l *live) attrs() []any {
-	return []any{"divert", l.ID, "by", cmp.Or(l.By, "the shared token"), "client", l.Client, "from", l.session.address(), "entrypoint", l.Entrypoint, "to", l.To}
+func (l *live) attrs(from string) []any {
+	return []any{"divert", l.ID, "by", cmp.Or(l.By, "the shared token"), "client", l.Client, "from", from, "entrypoint", l.Entrypoint, "to", l.To}
 }
 
 func patterns(hosts []hostname.Pattern) []string {
@@ -222,12 +222,14 @@ func (s *Server) endDivert(l *live, why ending) bool {
 		c.unsaid = append(c.unsaid, tunnel.Ended{Tunnel: l.name.String(), Reason: why.text, Over: why.over})
 	}
 	c.mu.Unlock()
+	defer func() { // when all is done and put down
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}()
 	if p != nil {
 		p.Withdraw()
-	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
 	}
 	if !began {
 		return true
@@ -239,7 +241,7 @@ func (s *Server) endDivert(l *live, why ending) bool {
 	}
 	s.diverting.Unlock()
 	s.cfg.Metrics.divertEnded(why.label)
-	s.cfg.Log.Info("divert ends", append(l.attrs(), "reason", why.text, "after", time.Since(l.Begun).Round(time.Second))...)
+	s.cfg.Log.Info("divert ends", append(l.attrs(c.address()), "reason", why.text, "after", time.Since(l.Begun).Round(time.Second))...)
 	return true
 }
 

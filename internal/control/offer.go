@@ -62,21 +62,28 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 	if err != nil {
 		return "", err
 	}
+	if err := s.keep(c, published{name, offer, m, p}, divert); err != nil {
+		p.Withdraw()
+		return "", err
+	}
+	return p.Address(), nil
+}
+
+// keep puts down that the offer is published, unless that has come to nothing meanwhile.
+func (s *Server) keep(c *session, p published, divert *live) error {
+	from := c.address() // for the log
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.withdrawn { // it was evicted meanwhile
-		p.Withdraw()
-		return "", errReplaced
+	switch {
+	case c.withdrawn: // it was evicted
+		return errReplaced
+	case divert != nil && divert.ended != nil:
+		return errors.New(divert.ended.text)
+	case divert != nil:
+		s.begun(divert, from)
 	}
-	if divert != nil {
-		if divert.ended != nil { // likewise
-			p.Withdraw()
-			return "", errors.New(divert.ended.text)
-		}
-		s.begun(divert)
-	}
-	c.published = append(c.published, published{name, offer, m, p})
-	return p.Address(), nil
+	c.published = append(c.published, p)
+	return nil
 }
 
 // carries says whether this server carries tunnels like this one at all.
