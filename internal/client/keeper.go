@@ -20,9 +20,19 @@ type keeper struct {
 	link   *link
 	log    *slog.Logger
 
+	// leaving are sessions whose server goes down. They serve to their end, beside the one that takes their place.
+	leaving []*tunnel.Session
+	serving sync.WaitGroup
+
 	sessions uint64 // begun so far
 	backoff  backoff
-	failure  string // the last failure that was logged as news
+	news     news
+}
+
+// news is what has been logged of failures.
+type news struct {
+	mu   sync.Mutex
+	last string // failure
 }
 
 // steady is how long a session must have held for the next attempt to come at once.
@@ -34,6 +44,7 @@ const longestPause = time.Minute
 
 // run connects again and again, for ever, until the context ends.
 func (k *keeper) run(ctx context.Context) {
+	defer k.serving.Wait()
 	for ctx.Err() == nil {
 		err := k.session(ctx)
 		if ctx.Err() != nil {
@@ -61,16 +72,25 @@ func pauseAfter(err error) time.Duration {
 
 // report tells the operator of a failure.
 func (k *keeper) report(err error, pause time.Duration) {
-	k.log.Log(context.Background(), k.level(err), "not connected, trying again", "err", err, "within", pause+k.backoff.ceiling())
+	k.log.Log(context.Background(), k.news.level(err), "not connected, trying again", "err", err, "within", pause+k.backoff.ceiling())
 }
 
 // level is warn for a failure that is news, and debug for one that only repeats itself.
-func (k *keeper) level(err error) slog.Level {
-	if newest := gist(err); newest != k.failure {
-		k.failure = newest
+func (n *news) level(err error) slog.Level {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if newest := gist(err); newest != n.last {
+		n.last = newest
 		return slog.LevelWarn
 	}
 	return slog.LevelDebug
+}
+
+// clear makes the next failure news.
+func (n *news) clear() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.last = ""
 }
 
 // gist is what of an error tells it from others: not the ports, which each attempt has anew.
@@ -82,7 +102,8 @@ func gist(err error) string {
 	return err.Error()
 }
 
-// session connects and serves until the session ends; the error says why it ended or did not begin.
+// session connects and serves until the session ends, or until its server goes down: then it still serves, but the caller
+// can look for another server, or the process that takes that one's place. The error says why it ended or did not begin.
 func (k *keeper) session(ctx context.Context) error {
 	conn, err := k.link.connect(ctx)
 	if err != nil {
@@ -101,15 +122,37 @@ func (k *keeper) session(ctx context.Context) error {
 		return err
 	}
 	k.sessions++
-	k.failure = ""
+	k.news.clear()
 	k.welcome(hello, welcome)
+	k.moved()
 	begun := time.Now()
-	err = k.serve(ctx, s, hello)
+	err = k.until(ctx, s, hello)
 	k.fenced(err, hello.Instance)
 	if time.Since(begun) > steady || errors.Is(err, mux.ErrUnknownSession) { // the server is there, and says so
 		k.backoff.reset()
 	}
 	return err
+}
+
+// until serves the session and returns why it ended, or the go-away of a server that goes down.
+func (k *keeper) until(ctx context.Context, s *tunnel.Session, hello tunnel.Hello) error {
+	going, ended := make(chan *tunnel.GoAway, 1), make(chan error, 1)
+	k.serving.Go(func() { ended <- k.serve(ctx, s, hello, going) })
+	select {
+	case err := <-ended:
+		return err
+	case g := <-going:
+		k.leaving = append(k.leaving, s)
+		return g
+	}
+}
+
+// moved tells servers that go down that the client has a session elsewhere.
+func (k *keeper) moved() {
+	for _, s := range k.leaving {
+		_ = s.GoAway(tunnel.GoAway{Reason: tunnel.Moved, Detail: "the client has a session elsewhere"}) // or it has ended
+	}
+	k.leaving = nil
 }
 
 // addLinks gives the session a link whenever it wants one: at once when it needs more, and again and again when it has
@@ -130,7 +173,8 @@ func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 			if failed {
 				k.log.Info("connected again")
 			}
-			failed, k.failure = false, ""
+			failed = false
+			k.news.clear()
 			k.log.Debug("another link", "links", s.Live())
 		case s.Live() > 0: // it can do without
 			k.log.Debug("no further link", "err", err)
@@ -139,7 +183,7 @@ func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 			return
 		default:
 			failed = true
-			k.log.Log(ctx, k.level(err), "connection lost, trying again", "err", err, "within", b.ceiling())
+			k.log.Log(ctx, k.news.level(err), "connection lost, trying again", "err", err, "within", b.ceiling())
 			b.wait(ctx)
 			s.Want()
 		}
@@ -175,7 +219,7 @@ func (k *keeper) welcome(hello tunnel.Hello, w tunnel.Welcome) {
 
 // serve hands the session's connections to local services until the session ends, or until the context has ended
 // and the open ones are through or out of time. It returns with no goroutine of the session left.
-func (k *keeper) serve(ctx context.Context, s *tunnel.Session, hello tunnel.Hello) error {
+func (k *keeper) serve(ctx context.Context, s *tunnel.Session, hello tunnel.Hello, going chan<- *tunnel.GoAway) error {
 	streams, abort := context.WithCancel(context.Background())
 	defer abort()
 	var open connections
@@ -196,7 +240,7 @@ func (k *keeper) serve(ctx context.Context, s *tunnel.Session, hello tunnel.Hell
 	adding.Go(func() { k.addLinks(streams, s) })
 	adding.Go(func() { k.client.checks.report(streams, s, hello) })
 	defer adding.Wait()
-	err := k.watch(ctx, s)
+	err := k.watch(ctx, s, going)
 	if err == nil {
 		k.leave(s, &open, abort)
 	}
@@ -232,8 +276,9 @@ func (c *connections) close() {
 	c.closed = true
 }
 
-// watch returns nil when the context has ended, else why the session is over.
-func (k *keeper) watch(ctx context.Context, s *tunnel.Session) error {
+// watch returns nil when the context has ended, else why the session is over. That the server goes down it tells at once;
+// going has room for that.
+func (k *keeper) watch(ctx context.Context, s *tunnel.Session, going chan<- *tunnel.GoAway) error {
 	var gone error
 	for {
 		select {
@@ -242,6 +287,9 @@ func (k *keeper) watch(ctx context.Context, s *tunnel.Session) error {
 		case g := <-s.GoneAway():
 			k.log.Info("server is going away", "reason", g.Reason, "detail", g.Detail)
 			gone = &g
+			if g.Reason == tunnel.Shutdown {
+				going <- &g
+			}
 		case <-s.Done():
 			if gone != nil {
 				return gone

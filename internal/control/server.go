@@ -168,9 +168,7 @@ const awayLimit = 2
 // closeAway ends, while the server goes down, the sessions of clients that are out of reach, whose connections would hold it
 // up to the end of the drain. It runs once a second.
 func (s *Server) closeAway() {
-	s.mu.Lock()
-	closing := s.closing
-	s.mu.Unlock()
+	closing := s.goesDown()
 	for _, c := range s.list() {
 		if !closing || c.tunnel.Live() > 0 {
 			c.away = 0
@@ -221,6 +219,33 @@ func (s *Server) GoAway(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
+
+func (s *Server) goesDown() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// AwaitMoved is for a server that has told its clients to go away while another process takes its place: it returns when
+// each client has a session there, has gone or is out of reach, or when the context ends. Older clients come only after
+// their session's end, and are not waited for longer than that.
+func (s *Server) AwaitMoved(ctx context.Context) {
+	tick := time.NewTicker(movedTick)
+	defer tick.Stop()
+	for {
+		stays := func(c *session) bool { return !c.moved.Load() && c.tunnel.Live() > 0 }
+		if !slices.ContainsFunc(s.list(), stays) {
+			return
+		}
+		select {
+		case <-tick.C: // once in the life of a server: not worth a channel from each session
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const movedTick = 50 * time.Millisecond
 
 func (s *Server) list() []*session {
 	s.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -25,6 +26,7 @@ type session struct {
 	paused  bool           // it has no link; serve's alone, as is missing
 	missing []tunnel.Offer // that were up before a pause and are not yet again
 	wake    chan struct{}  // there is something unsaid
+	moved   atomic.Bool    // the server goes down, and the client has a session elsewhere
 
 	mu        sync.Mutex
 	remote    string // of the newest link
@@ -61,6 +63,10 @@ func (c *session) serve(s *Server) {
 			}
 		case g := <-c.tunnel.GoneAway():
 			c.log.Info("client is going away", "reason", g.Reason)
+			if g.Reason == tunnel.Moved && s.goesDown() { // until the visitors come no more, the client still serves them
+				c.moved.Store(true)
+				continue
+			}
 			s.withdraw(c)
 		case <-c.wake:
 			if !c.paused {

@@ -159,6 +159,9 @@ const (
 	Replaced GoAwayReason = "replaced" // a newer session of the same process took this one's place
 	Revoked  GoAwayReason = "revoked"  // the credential is no longer valid
 	Rejected GoAwayReason = "rejected" // the hello was not acceptable
+	// Moved is of a client whose server goes down and which has a session elsewhere by now, with another server or the
+	// process that took this one's place. It serves what still comes until the session ends.
+	Moved GoAwayReason = "moved"
 )
 
 // Control messages are a type, a length and JSON. A receiver skips types that it does not know.
