@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"culvert/internal/auth"
 	"culvert/internal/mux"
@@ -19,10 +20,17 @@ import (
 	"culvert/internal/tunnel/ws"
 )
 
-// serverOf runs a client against a server whose sessions the test holds itself.
+// serverOf runs a client against a server whose session the test holds itself.
 func serverOf(t *testing.T, upstreams ...Upstream) *tunnel.Session {
 	t.Helper()
-	sessions := make(chan *tunnel.Session, 1)
+	return <-sessionsOf(t, upstreams...)
+}
+
+// sessionsOf runs a client against a server whose sessions, one after the other, the test holds itself.
+func sessionsOf(t *testing.T, upstreams ...Upstream) <-chan *tunnel.Session {
+	t.Helper()
+	sessions := make(chan *tunnel.Session)
+	var begun []*tunnel.Session // the handler's until the client has ended
 	web := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := ws.Upgrade(w, r)
 		if err != nil {
@@ -37,6 +45,7 @@ func serverOf(t *testing.T, upstreams ...Upstream) *tunnel.Session {
 			return
 		}
 		_ = s.Welcome(tunnel.Welcome{Answers: make([]tunnel.Answer, len(h.Offers))})
+		begun = append(begun, s)
 		sessions <- s
 	}))
 	ca := filepath.Join(t.TempDir(), "ca.crt")
@@ -48,7 +57,10 @@ func serverOf(t *testing.T, upstreams ...Upstream) *tunnel.Session {
 		t.Fatal(err)
 	}
 	u.Scheme, u.Path = "wss", ws.Path
-	c, err := New(Config{URLs: []*url.URL{u}, Token: auth.NewSecret("t0ken"), Trust: pki.Trust{CAFile: ca}, Upstreams: upstreams, Log: quiet})
+	c, err := New(Config{
+		URLs: []*url.URL{u}, Token: auth.NewSecret("t0ken"), Trust: pki.Trust{CAFile: ca}, Upstreams: upstreams, Log: quiet,
+		Drain: 10 * time.Second,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,14 +70,15 @@ func serverOf(t *testing.T, upstreams ...Upstream) *tunnel.Session {
 		defer close(done)
 		_ = c.Run(ctx)
 	}()
-	s := <-sessions
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		s.Close(nil)
+		for _, s := range begun {
+			s.Close(nil)
+		}
 		web.Close()
 	})
-	return s
+	return sessions
 }
 
 // TestWhatIsNotOfferedIsNotDialled is T8: a server that asks for what the client does not offer.

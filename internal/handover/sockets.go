@@ -26,6 +26,7 @@ type Sockets struct {
 	log  *slog.Logger
 	from *predecessor // nil if the process was started by other means
 	turn chan struct{}
+	hold time.Duration // how long Run keeps what nobody claims
 
 	mu        sync.Mutex
 	unclaimed []*socket
@@ -53,7 +54,7 @@ type holder interface {
 
 // New gives Sockets without any that were inherited.
 func New(log *slog.Logger) *Sockets {
-	s := &Sockets{log: log, turn: make(chan struct{})}
+	s := &Sockets{log: log, turn: make(chan struct{}), hold: claimTime}
 	close(s.turn)
 	return s
 }
@@ -225,7 +226,7 @@ func (s *Sockets) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	timer := time.NewTimer(claimTime)
+	timer := time.NewTimer(s.hold)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
