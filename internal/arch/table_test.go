@@ -16,6 +16,7 @@ func table() []row {
 		{"cork", []string{"nowait"}},
 		{"hostname", nil},
 		{"handover", nil},
+		{"systemd", nil},
 		{"nearest", nil},
 		{"auth", []string{"hostname"}},
 		{"forwardproxy", []string{"cork"}},
