@@ -57,7 +57,7 @@ func table() []row {
 		}},
 		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config"}},
-		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "config/file", "demo", "nearest", "pki"}},
+		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "config/file", "demo", "nearest", "pki", "systemd"}},
 		{"cmd/culvert", []string{"cli"}},
 
 		// Tests only.

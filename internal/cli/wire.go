@@ -6,10 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 
 	"culvert/internal/app"
 	"culvert/internal/config"
 	"culvert/internal/demo"
+	"culvert/internal/systemd"
 )
 
 func appVersion(b Build) app.Version { return app.Version{Version: b.Version, SHA: b.Revision} }
@@ -22,7 +24,7 @@ func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
 	if err := s.Listen(); err != nil {
 		return err
 	}
-	return s.Run(ctx)
+	return served(ctx, log, s.Run)
 }
 
 func runClient(ctx context.Context, cfg config.Client, log *slog.Logger) error {
@@ -30,11 +32,26 @@ func runClient(ctx context.Context, cfg config.Client, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return c.Run(ctx)
+	return served(ctx, log, c.Run)
+}
+
+// served runs a program that the service manager may have started, and tells the manager.
+func served(ctx context.Context, log *slog.Logger, run func(context.Context) error) error {
+	manager := systemd.Listening(log)
+	manager.Ready("running")
+	defer context.AfterFunc(ctx, func() { manager.Stopping("going down") })()
+	watch, stop := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() { _ = manager.Run(watch, func() {}) }) // never fails
+	defer watching.Wait()
+	defer stop()
+	return run(ctx)
 }
 
 func runFileserver(ctx context.Context, cfg config.Fileserver, log *slog.Logger) error {
-	return app.RunFileserver(ctx, cfg, appVersion(ReadBuild()), log)
+	return served(ctx, log, func(ctx context.Context) error {
+		return app.RunFileserver(ctx, cfg, appVersion(ReadBuild()), log)
+	})
 }
 
 func runDemo(ctx context.Context, cfg config.Demo, out io.Writer, log *slog.Logger) error {

@@ -62,7 +62,7 @@ type Targets struct {
 
 // Share is which part of a tunnel's visitors the client takes beside others.
 type Share struct {
-	Weight int  `flag:"weight" default:"1" unit:"N" group:"Data plane" help:"share of the visitors beside other clients of the same tunnels, 1 to 256"`
+	Weight int  `flag:"weight" default:"1" unit:"N" group:"Data plane" help:"share of the visitors beside other clients of the same tunnels, 1 to 65536"`
 	Backup bool `flag:"backup" group:"Data plane" help:"take visitors only while no client that is no backup can"`
 }
 

@@ -25,6 +25,7 @@ type Server struct {
 	Balancer
 	Limits
 	Drain
+	Grace
 	Connections
 	Log
 	Generator
@@ -81,6 +82,11 @@ func (c *Connections) validate() (found Problems) {
 		found.add("connection-records", "", "%d connections cannot be kept; give 0 to %d", c.ConnectionRecords, 1<<24)
 	}
 	return found
+}
+
+// Grace is how long a server that goes down still takes visitors.
+type Grace struct {
+	ReadyGrace time.Duration `flag:"ready-grace" default:"10s" unit:"DURATION" group:"Advanced" help:"how long visitors are still taken after SIGTERM while /readyz says no, if somebody has been asking it; 0 for not at all"`
 }
 
 // NewServer is a server's configuration with every setting at its default.

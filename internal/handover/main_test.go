@@ -9,8 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 )
@@ -36,7 +37,9 @@ func play(r string) error {
 	case "fails":
 		return io.ErrUnexpectedEOF
 	case "hangs":
-		time.Sleep(time.Minute)
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		<-ctx.Done()
 		return nil
 	}
 	s, err := Inherit(quiet())

@@ -59,7 +59,7 @@ type Diversion struct {
 }
 
 // MaxWeight is the most that an offer can weigh.
-const MaxWeight = 256
+const MaxWeight = 1 << 16
 
 // Check says what is wrong with an offer's own settings. The name is not looked at.
 func (o Offer) Check() error {

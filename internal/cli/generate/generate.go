@@ -99,7 +99,7 @@ func Server(cfg config.Server, settings *config.Settings, o Options) (Result, er
 	for _, p := range s.ports {
 		s.lowPorts = s.lowPorts || p.number != 0 && p.number < 1024
 	}
-	s.stop = cfg.DrainTimeout + 10*time.Second
+	s.stop = cfg.ReadyGrace + cfg.DrainTimeout + 10*time.Second
 	return s.write(cfg.Generate, settings.Lookup("auto-tls-path"))
 }
 

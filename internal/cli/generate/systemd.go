@@ -20,7 +20,7 @@ func (s *service) unit(state *config.Setting, chosen string) (Result, error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s.service\n[Unit]\nDescription=%s (%s)\n", s.name, s.title, s.name)
-	b.WriteString("Wants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n[Service]\nType=exec\n")
+	b.WriteString("Wants=network-online.target\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n[Service]\nType=notify\n")
 	if err := s.writeExec(&b); err != nil {
 		return Result{}, err
 	}
