@@ -133,13 +133,20 @@ const (
 )
 
 func encodeEmission(e proxyproto.Emission) []byte {
-	p := []byte{byte(e.Version), 0}
-	for bit, on := range map[byte]bool{proxyAuthority: e.Authority, proxyUniqueID: e.UniqueID, proxyCRC32C: e.CRC32C, proxyFirst: e.FirstDatagram} {
-		if on {
-			p[1] |= bit
-		}
+	var bits byte
+	if e.Authority {
+		bits |= proxyAuthority
 	}
-	return p
+	if e.UniqueID {
+		bits |= proxyUniqueID
+	}
+	if e.CRC32C {
+		bits |= proxyCRC32C
+	}
+	if e.FirstDatagram {
+		bits |= proxyFirst
+	}
+	return []byte{byte(e.Version), bits}
 }
 
 // decodeEmission skips bits that it does not know, and what may follow them.

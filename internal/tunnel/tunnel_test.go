@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"culvert/internal/mux"
+	"culvert/internal/proxyproto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -84,6 +85,7 @@ func TestOpenCarriesTheVisit(t *testing.T) {
 	want := Open{
 		Tunnel: TCPName(2222), ID: "c1", Host: "app.example.com",
 		Source: netip.MustParseAddrPort("[2001:db8::1]:4000"), Destination: netip.MustParseAddrPort("192.0.2.1:2222"),
+		ProxyProtocol: proxyproto.Emission{Version: proxyproto.V2, UniqueID: true}, UniqueID: "theirs",
 	}
 	st, err := server.Open(t.Context(), want)
 	if err != nil {
@@ -266,6 +268,34 @@ func TestUnknownFieldsOfAnOpen(t *testing.T) {
 	}
 }
 
+func TestWishForAPROXYHeader(t *testing.T) {
+	name := Open{Tunnel: PrivateName("db")}.encode()
+	for _, e := range []proxyproto.Emission{
+		{},
+		{Version: proxyproto.V1},
+		{Version: proxyproto.V2},
+		{Version: proxyproto.V2, Authority: true},
+		{Version: proxyproto.V2, UniqueID: true},
+		{Version: proxyproto.V2, CRC32C: true},
+		{Version: proxyproto.V2, FirstDatagram: true},
+		{Version: proxyproto.V2, Authority: true, UniqueID: true, CRC32C: true, FirstDatagram: true},
+	} {
+		o, err := decodeOpen(Open{Tunnel: PrivateName("db"), ProxyProtocol: e}.encode())
+		if err != nil || o.ProxyProtocol != e {
+			t.Errorf("%+v became %+v, %v", e, o.ProxyProtocol, err)
+		}
+	}
+	later, err := decodeOpen(appendField(name, tagProxy, []byte{2, 0xf2, 'x'}))
+	if want := (proxyproto.Emission{Version: proxyproto.V2, UniqueID: true}); err != nil || later.ProxyProtocol != want {
+		t.Errorf("bits and bytes of a later version: got %+v, %v, want %+v", later.ProxyProtocol, err, want)
+	}
+	for _, bad := range []string{"", "\x01", "\x00\x00", "\x03\x00"} { // cut, or a header that nobody here can write
+		if o, err := decodeOpen(appendField(name, tagProxy, []byte(bad))); err == nil {
+			t.Errorf("%q: got %+v", bad, o.ProxyProtocol)
+		}
+	}
+}
+
 func TestControlMessageClaimsMoreThanItMay(t *testing.T) {
 	head := binary.BigEndian.AppendUint32([]byte{msgHello}, maxHello+1)
 	if _, _, err := readMessage(bytes.NewReader(head), maxHello); !errors.Is(err, errTooLong) {
@@ -291,6 +321,7 @@ func FuzzParseName(f *testing.F) {
 
 func FuzzOpen(f *testing.F) {
 	f.Add(Open{Tunnel: TCPName(22), ID: "x", Source: netip.MustParseAddrPort("1.2.3.4:5"), Host: "h"}.encode())
+	f.Add(Open{Tunnel: TCPName(22), ProxyProtocol: proxyproto.Emission{Version: proxyproto.V2, CRC32C: true}, UniqueID: "x"}.encode())
 	f.Add([]byte{metaOpen, tagTunnel, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1})
 	f.Fuzz(func(t *testing.T, p []byte) {
 		o, err := decodeOpen(p)
