@@ -3,6 +3,8 @@ package nowait
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Works says whether Read and Write do anything.
@@ -24,6 +26,42 @@ func call(trap, fd uintptr, p []byte) (n int, again bool, err error) {
 	}
 	for {
 		r, _, errno := syscall.RawSyscall(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		switch errno {
+		case 0:
+			return int(r), false, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, true, nil
+		default:
+			return 0, false, errno
+		}
+	}
+}
+
+// Receive is Read for sockets, for which it costs less.
+func Receive(fd uintptr, p []byte) (n int, again bool, err error) {
+	n, again, err = socketCall(unix.SYS_RECVFROM, fd, p, unix.MSG_DONTWAIT)
+	if err == syscall.ENOTSOCK {
+		return Read(fd, p)
+	}
+	return n, again, err
+}
+
+// Send is Write for sockets, for which it costs less.
+func Send(fd uintptr, p []byte) (n int, again bool, err error) {
+	n, again, err = socketCall(unix.SYS_SENDTO, fd, p, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if err == syscall.ENOTSOCK {
+		return Write(fd, p)
+	}
+	return n, again, err
+}
+
+func socketCall(trap, fd uintptr, p []byte, flags uintptr) (n int, again bool, err error) {
+	if len(p) == 0 {
+		return 0, false, nil
+	}
+	for {
+		r, _, errno := syscall.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
 		switch errno {
 		case 0:
 			return int(r), false, nil

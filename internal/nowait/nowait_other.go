@@ -10,3 +10,9 @@ func Read(uintptr, []byte) (n int, again bool, err error) { return 0, true, nil 
 
 // Write does nothing.
 func Write(uintptr, []byte) (n int, again bool, err error) { return 0, true, nil }
+
+// Receive is Read.
+func Receive(fd uintptr, p []byte) (n int, again bool, err error) { return Read(fd, p) }
+
+// Send is Write.
+func Send(fd uintptr, p []byte) (n int, again bool, err error) { return Write(fd, p) }

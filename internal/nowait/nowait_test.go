@@ -44,16 +44,25 @@ func TestNothingWaits(t *testing.T) {
 	if !nowait.Works {
 		t.Skip("not on this system")
 	}
+	for _, tt := range []struct {
+		name        string
+		read, write func(fd uintptr, p []byte) (n int, again bool, err error)
+	}{{"read and write", nowait.Read, nowait.Write}, {"receive and send", nowait.Receive, nowait.Send}} {
+		t.Run(tt.name, func(t *testing.T) { nothingWaits(t, tt.read, tt.write) })
+	}
+}
+
+func nothingWaits(t *testing.T, read, write func(fd uintptr, p []byte) (n int, again bool, err error)) {
 	near, far := pair(t)
 	use(t, far, func(fd uintptr) {
-		if n, again, err := nowait.Read(fd, make([]byte, 8)); n != 0 || !again || err != nil {
+		if n, again, err := read(fd, make([]byte, 8)); n != 0 || !again || err != nil {
 			t.Errorf("a read of nothing gives %d, %t, %v", n, again, err)
 		}
 	})
 	written := 0
 	use(t, near, func(fd uintptr) {
 		for {
-			n, again, err := nowait.Write(fd, make([]byte, 64<<10))
+			n, again, err := write(fd, make([]byte, 64<<10))
 			if err != nil {
 				t.Errorf("write: %v", err)
 			}
@@ -66,18 +75,37 @@ func TestNothingWaits(t *testing.T) {
 		t.Error("nothing could be written")
 	}
 	use(t, far, func(fd uintptr) {
-		if n, again, err := nowait.Read(fd, make([]byte, 8)); n != 8 || again || err != nil {
+		if n, again, err := read(fd, make([]byte, 8)); n != 8 || again || err != nil {
 			t.Errorf("a read gives %d, %t, %v", n, again, err)
 		}
 	})
 	far.Close()
 	near.SetLinger(0)
 	use(t, near, func(fd uintptr) {
-		_, _, _ = nowait.Write(fd, []byte("x")) // hears of the reset, or has it sent
-		if _, _, err := nowait.Write(fd, []byte("x")); err == nil {
+		_, _, _ = write(fd, []byte("x")) // hears of the reset, or has it sent
+		if _, _, err := write(fd, []byte("x")); err == nil {
 			t.Error("a write to a connection that was reset fails not")
 		}
 	})
+}
+
+func TestReceiveAndSendTakeWhatIsNoSocket(t *testing.T) {
+	if !nowait.Works {
+		t.Skip("not on this system")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	if n, again, err := nowait.Send(w.Fd(), []byte("hello")); n != 5 || again || err != nil {
+		t.Errorf("a send gives %d, %t, %v", n, again, err)
+	}
+	p := make([]byte, 8)
+	if n, again, err := nowait.Receive(r.Fd(), p); n != 5 || again || err != nil || string(p[:n]) != "hello" {
+		t.Errorf("a receive gives %q, %t, %v", p[:n], again, err)
+	}
 }
 
 func TestSpliceMovesBytesAndTheEnd(t *testing.T) {

@@ -30,3 +30,9 @@ func call(f func(int, []byte) (int, error), fd uintptr, p []byte) (n int, again 
 		}
 	}
 }
+
+// Receive is Read.
+func Receive(fd uintptr, p []byte) (n int, again bool, err error) { return Read(fd, p) }
+
+// Send is Write.
+func Send(fd uintptr, p []byte) (n int, again bool, err error) { return Write(fd, p) }

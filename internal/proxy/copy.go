@@ -32,10 +32,12 @@ type direction struct {
 	dst, src upstream.Conn
 	way      Direction
 
-	count  int  // pieces that moved; of the goroutine that copies
-	weight int  // bytes of the large ones among the last; of the same
-	unfit  bool // for a pipe; of the same
-	over   bool // of the same, or of who waits for it
+	// Of the goroutine that copies:
+	ferry  *ferry // nil until it is needed
+	count  int    // pieces that moved
+	weight int    // bytes of the large ones among the last
+	unfit  bool   // for a pipe
+	over   bool   // of who waits for that goroutine, too
 }
 
 // share has somebody else see one direction to its end, and gives the other one.
@@ -131,34 +133,34 @@ func (d *direction) copy() (readErr, writeErr error) {
 func (d *direction) begin() (over bool, readErr, writeErr error) {
 	r := d.relay
 	if len(r.first) > 0 {
-		n, err := d.dst.Write(r.first)
+		first := r.first
 		r.first = nil
-		d.moved(n)
-		if err != nil {
+		if err := d.write(first); err != nil {
 			return true, nil, err
 		}
 	}
 	return r.firstErr != nil, unlessEnd(r.firstErr), nil
 }
 
-// transfer copies by hand what a puller copies by itself, and leaves it to the kernel while much moves.
+func (d *direction) write(p []byte) error {
+	n, err := d.dst.Write(p)
+	d.moved(n)
+	return err
+}
+
+// transfer copies by hand what a puller copies by itself.
 func (d *direction) transfer() (readErr, writeErr error) {
+	if f := d.descriptors(); f != nil {
+		return f.run()
+	}
 	r := upstream.NewReader(d.src, upstream.MaxRead)
 	defer r.Release()
 	for {
-		if d.heavy() {
-			if over, readErr, writeErr := d.splice(); over {
-				return readErr, writeErr
-			}
-		}
 		p, readErr := r.Next()
 		if len(p) > 0 {
-			n, err := d.dst.Write(p)
-			d.moved(n)
-			if err != nil {
+			if err := d.write(p); err != nil {
 				return nil, err
 			}
-			d.weigh(n)
 		}
 		if readErr != nil {
 			return unlessEnd(readErr), nil

@@ -3,8 +3,6 @@ package proxy
 import (
 	"errors"
 	"io"
-	"net"
-	"os"
 	"syscall"
 
 	"culvert/internal/nowait"
@@ -35,13 +33,10 @@ func (d *direction) heavy() bool {
 }
 
 // splice moves what comes through a pipe until the direction is over, or until that is not worth it any more or cannot be
-// done. The pipe is borrowed while there is something to move, and nothing is in it when splice returns without an error.
+// done. It needs the direction's ferry. The pipe is borrowed while there is something to move, and nothing is in it when splice returns without an error.
 func (d *direction) splice() (over bool, readErr, writeErr error) {
-	s, ok := newSplicer(d)
-	if !ok {
-		d.unfit = true
-		return false, nil, nil
-	}
+	s := splicer{d: d, pipes: &d.relay.hands.pipes}
+	s.in, s.out = s.fillNow, s.drainNow
 	defer s.release()
 	for d.weight >= lightBelow {
 		switch n, err := s.fill(); {
@@ -61,39 +56,14 @@ func (d *direction) splice() (over bool, readErr, writeErr error) {
 
 // splicer is what a direction needs to splice.
 type splicer struct {
-	d        *direction
-	src, dst syscall.RawConn
-	pipes    *pipes
-	pipe     *pipe // borrowed; nil while there is nothing to move
-	held     int   // bytes in it
+	d     *direction
+	pipes *pipes
+	pipe  *pipe // borrowed; nil while there is nothing to move
+	held  int   // bytes in it
 
 	in, out func(fd uintptr) bool // fillNow and drainNow, bound once
 	n       int                   // what they moved, or
 	err     error                 // why they did not
-}
-
-// newSplicer makes a splicer, where both sides give their descriptors.
-func newSplicer(d *direction) (*splicer, bool) {
-	src, ok := rawConn(d.src)
-	if !ok {
-		return nil, false
-	}
-	dst, ok := rawConn(d.dst)
-	if !ok {
-		return nil, false
-	}
-	s := &splicer{d: d, src: src, dst: dst, pipes: &d.relay.hands.pipes}
-	s.in, s.out = s.fillNow, s.drainNow
-	return s, true
-}
-
-func rawConn(c net.Conn) (syscall.RawConn, bool) {
-	s, ok := c.(syscall.Conn)
-	if !ok {
-		return nil, false
-	}
-	r, err := s.SyscallConn()
-	return r, err == nil
 }
 
 var errNoPipe = errors.New("no pipe to be had")
@@ -101,7 +71,7 @@ var errNoPipe = errors.New("no pipe to be had")
 // fill waits for bytes and moves what is there into the pipe; 0 is the end.
 func (s *splicer) fill() (int, error) {
 	s.n, s.err = 0, nil
-	if err := s.src.Read(s.in); err != nil { // closed, or out of time
+	if err := s.d.ferry.src.Read(s.in); err != nil { // closed, or out of time
 		return 0, err
 	}
 	s.held = s.n
@@ -136,7 +106,7 @@ func (s *splicer) notFilled(err error) (over bool, readErr, writeErr error) {
 		d.unfit = true
 		return false, nil, nil
 	case errors.As(err, &errno):
-		return true, opError("read", d.src, errno), nil
+		return true, opError("read", "splice", d.src, errno), nil
 	default:
 		return true, err, nil
 	}
@@ -146,7 +116,7 @@ func (s *splicer) notFilled(err error) (over bool, readErr, writeErr error) {
 func (s *splicer) drain() error {
 	for s.held > 0 {
 		s.n, s.err = 0, nil
-		if err := s.dst.Write(s.out); err != nil {
+		if err := s.d.ferry.dst.Write(s.out); err != nil {
 			return err
 		}
 		switch {
@@ -154,7 +124,7 @@ func (s *splicer) drain() error {
 			s.d.unfit, s.d.weight = true, 0
 			return s.drainByHand()
 		case s.err != nil:
-			return opError("write", s.d.dst, s.err)
+			return opError("write", "splice", s.d.dst, s.err)
 		case s.n == 0:
 			return io.ErrNoProgress
 		}
@@ -178,12 +148,10 @@ func (s *splicer) drainByHand() error {
 	for s.held > 0 {
 		n, err := s.pipe.read(buf[:min(s.held, len(buf))])
 		if err != nil || n == 0 {
-			return opError("read", s.d.src, errors.Join(err, io.ErrUnexpectedEOF))
+			return opError("read", "pipe", s.d.src, errors.Join(err, io.ErrUnexpectedEOF))
 		}
 		s.held -= n
-		n, err = s.d.dst.Write(buf[:n])
-		s.d.moved(n)
-		if err != nil {
+		if err := s.d.write(buf[:n]); err != nil {
 			return err
 		}
 	}
@@ -195,12 +163,5 @@ func (s *splicer) release() {
 	if s.pipe != nil {
 		s.pipes.giveBack(s.pipe, s.held == 0)
 		s.pipe = nil
-	}
-}
-
-// opError is the error that the connection's own Read or Write would give.
-func opError(op string, c net.Conn, err error) error {
-	return &net.OpError{
-		Op: op, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("splice", err),
 	}
 }

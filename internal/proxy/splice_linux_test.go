@@ -242,6 +242,7 @@ func TestSpliceTellsTheSides(t *testing.T) {
 			dst, to := pair(t)
 			r := relay{hands: new(hands)}
 			d := direction{relay: &r, src: upstream.FromTCP(src), dst: upstream.FromTCP(dst), weight: heavyAfter}
+			d.descriptors()
 			tt.ends(from, to)
 			over, readErr, writeErr := d.splice()
 			if !over || !errors.Is(readErr, tt.readErr) || !errors.Is(writeErr, tt.wrtErr) {
@@ -342,6 +343,7 @@ func TestWhatIsInAPipeIsNotLost(t *testing.T) {
 		_ = sendIn(visitor, want, func(n int) int { return n })
 		_ = visitor.CloseWrite()
 	}()
+	d.descriptors()
 	if over, readErr, writeErr := d.splice(); over || !d.unfit || d.heavy() || moved.Load() == 0 {
 		t.Errorf("splice gave %t, %v, %v after %d bytes, and the direction is unfit: %t", over, readErr, writeErr, moved.Load(), d.unfit)
 	}
