@@ -32,8 +32,7 @@ const (
 	suspect
 	backup
 	suspectBackup
-	ejected
-	ejectedBackup
+	ejected // backup or not
 
 	ranks
 	unusable
@@ -99,7 +98,7 @@ func (u *Upstream) rankMany(c *Candidates, v *Visit, n int) {
 func (u *Upstream) order(c *Candidates, v *Visit, s *scratch) {
 	cfg := u.cfg.Load()
 	n, room, taken := u.look(c.seats, cfg.SlowStart, s)
-	for _, group := range [...]uint{1<<well | 1<<suspect, 1<<backup | 1<<suspectBackup, 1<<ejected | 1<<ejectedBackup} {
+	for _, group := range [...]uint{1<<well | 1<<suspect, 1<<backup | 1<<suspectBackup, 1 << ejected} {
 		if room&group != 0 {
 			break
 		}
@@ -168,17 +167,14 @@ func (s *seat) rank(t *terms, now time.Duration) uint8 {
 	r := uint8(well)
 	switch {
 	case now < time.Duration(s.ejected.Load()):
-		r = ejected
+		return ejected
 	case s.suspect():
 		r = suspect
 	}
-	if !t.backup {
-		return r
+	if t.backup {
+		r += backup
 	}
-	if r == ejected {
-		return ejectedBackup
-	}
-	return r + backup
+	return r
 }
 
 // Len is the number of candidates.

@@ -73,9 +73,6 @@ func (c *Candidates) Visit(v *Visit, n int) *Visit {
 	patience := v.Limit
 	if n < c.tries-1 {
 		patience = max(v.Patience, minPatience)
-		if v.Limit > 0 {
-			patience = min(patience, v.Limit)
-		}
 	}
 	if patience == v.Patience {
 		return v

@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -188,6 +190,57 @@ func TestBothOfTwoFail(t *testing.T) {
 	if got := visits(t, u, 4); got != "bbbb" {
 		t.Errorf("visitors at %s, want the one that is well again, whichever was ejected", got)
 	}
+}
+
+// Dials that began before a member was ejected do not make it worse.
+func TestDialsUnderWayWhenEjected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := New(Config{})
+		answer := make(chan struct{})
+		u.Add(Placed{Member: later{answer}})
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() { _, _ = u.Dial(t.Context(), &Visit{}) })
+		}
+		synctest.Wait()
+		u.Add(Placed{Member: &node{name: "b"}})
+		close(answer)
+		all.Wait()
+		if p := state(u, "later"); p.Failed != 20 || p.EjectedUntil.Sub(time.Now()) != 10*time.Second {
+			t.Errorf("after 20 failures at once it is %+v, want it ejected for 10 s", p)
+		}
+	})
+}
+
+// later is a member that refuses when it is told to.
+type later struct{ answer chan struct{} }
+
+func (later) Name() string       { return "later" }
+func (later) Protocol() Protocol { return Raw }
+
+func (l later) Dial(context.Context, *Visit) (Dialed, error) {
+	<-l.answer
+	return Dialed{}, &DialError{Member: "later", Reason: Refused, Err: errors.New("no")}
+}
+
+// A member whose ejection ends early, because it gave a connection, starts slowly from then on.
+func TestEjectionThatEndsEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, all := nodes(Config{Retries: 1, SlowStart: 10 * time.Second, Ejection: Ejection{For: time.Minute}}, 2)
+		all[0].broken.Store(true)
+		visits(t, u, 6)
+		time.Sleep(2 * time.Second)
+		all[0].broken.Store(false)
+		all[1].broken.Store(true)
+		if got := visits(t, u, 1); got != "a" {
+			t.Fatalf("visitor at %s, want the ejected one", got)
+		}
+		all[1].broken.Store(false)
+		time.Sleep(10 * time.Second)
+		if got := share(t, u, "a"); got != .5 {
+			t.Errorf("its share is %.3f after its slow start, want a half", got)
+		}
+	})
 }
 
 func TestEjectionOff(t *testing.T) {

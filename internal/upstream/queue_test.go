@@ -257,6 +257,31 @@ func TestEjectedMemberServesTheQueueWhenItsTimeIsOver(t *testing.T) {
 	})
 }
 
+// A place that is given back between a visitor's look and its joining the queue wakes nobody; the visitor finds it itself.
+func TestRoomThatComesJustBeforeTheQueue(t *testing.T) {
+	u := New(Config{Name: "app", Queue: Queue{Max: 1, Timeout: time.Hour}})
+	u.Add(Placed{Member: &node{name: "a"}, MaxConns: 1})
+	d, err := u.Dial(t.Context(), &Visit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Add(Placed{Member: &asked{node{name: "b"}, func() { d.Place.Release() }}}) // asked after a was looked at
+	if d, err = u.Dial(t.Context(), &Visit{}); err != nil || d.Place.Member().Name() != "a" {
+		t.Errorf("got %v, %v, want the place", d.Place, err)
+	}
+}
+
+// asked is a member that is not usable, and does something when it is asked.
+type asked struct {
+	node
+	do func()
+}
+
+func (a *asked) Usable() bool {
+	a.do()
+	return false
+}
+
 // A member that fails for who came from the queue gives its place to the next.
 func TestFailedDialServesTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

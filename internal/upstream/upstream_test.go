@@ -166,20 +166,22 @@ func TestPatienceWhileAnotherIsLeft(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		asked time.Duration
+		limit time.Duration
 		want  time.Duration
 	}{
-		{"the least", 0, time.Second},
-		{"what the caller allows, if more", 3 * time.Second, 3 * time.Second},
+		{"the least", 0, 0, time.Second},
+		{"what the caller allows, if more", 3 * time.Second, 0, 3 * time.Second},
+		{"with a limit: for the last as well", 0, time.Minute, time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := refusing("a", Refused), refusing("b", Refused)
 			u := newUpstream("x")
 			u.Add(Placed{Member: a})
 			u.Add(Placed{Member: b})
-			v := &Visit{Patience: tt.asked}
+			v := &Visit{Patience: tt.asked, Limit: tt.limit}
 			_, _ = u.Dial(t.Context(), v)
-			if a.visits[0].Patience != tt.want || b.visits[0].Patience != 0 {
-				t.Errorf("patience is %v and %v, want %v and 0", a.visits[0].Patience, b.visits[0].Patience, tt.want)
+			if a.visits[0].Patience != tt.want || b.visits[0].Patience != tt.limit {
+				t.Errorf("patience is %v and %v, want %v and %v", a.visits[0].Patience, b.visits[0].Patience, tt.want, tt.limit)
 			}
 			if v.Patience != tt.asked {
 				t.Error("the caller's visit was changed")
