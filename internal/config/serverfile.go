@@ -58,6 +58,7 @@ func Load(cfg Resolver, settings *Settings, prefix string, env Environment) erro
 		return settings.Check(found) // what else is wrong may come of it
 	}
 	err := s.Resolve(env)
+	s.Warnings.Sort()
 	s.doc = nil
 	return settings.Check(err)
 }
@@ -70,15 +71,16 @@ func (s *Server) readFile(settings *Settings) (found Problems) {
 	doc, err := file.Read(s.Config)
 	if err == nil {
 		s.doc = doc
-		s.Plan, s.Warnings, err = plan.Read(doc, file.Options{
+		var warnings file.Faults
+		s.Plan, warnings, err = plan.Read(doc, file.Options{
 			Others: fileKeys(),
 			Take:   func(key string, v file.Value) { s.take(settings, key, v) },
 		})
+		s.Warnings = append(s.Warnings, warnings...)
 	}
 	var faults file.Faults
 	switch {
 	case err == nil:
-		s.Warnings.Sort()
 	case !errors.As(err, &faults):
 		found.add("config", "", "%s", err)
 	case s.Generate != "" && missing(s.Config): // it is on the machine that the unit is for
@@ -195,11 +197,20 @@ func (s *Server) Reread() (next Server, changed []string, err error) {
 		return Server{}, nil, err
 	}
 	for i, one := range settings.all {
-		if one.Key != "" && !reflect.DeepEqual(one.target, s.origin.settings.all[i].target) {
+		if one.Key != "" && !sameValue(one.target, s.origin.settings.all[i].target) {
 			changed = append(changed, one.Key)
 		}
 	}
 	return next, changed, nil
+}
+
+// sameValue says whether two settings have the same value.
+func sameValue(a, b any) bool {
+	if secret, ok := a.(*auth.Secret); ok {
+		other, ok := b.(*auth.Secret)
+		return ok && secret.Equal(*other)
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // CheckFile reads a configuration file for its faults alone. elsewhere leaves alone what it names: files, and the variable
@@ -213,7 +224,9 @@ func CheckFile(path string, elsewhere bool, env Environment) (Server, error) {
 		return s, settings.Check(found)
 	}
 	s.Warnings = slices.DeleteFunc(s.Warnings, func(f file.Fault) bool { return slices.Contains(fileKeys(), f.Path) })
-	return s, settings.Check(s.Resolve(env))
+	err := s.Resolve(env)
+	s.Warnings.Sort()
+	return s, settings.Check(err)
 }
 
 // mask is what stands in the place of a secret.

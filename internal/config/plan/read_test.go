@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +12,9 @@ import (
 
 	"culvert/internal/config/file"
 	"culvert/internal/hostname"
+	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
+	"culvert/internal/upstream/health"
 )
 
 // read reads text as a file named f.
@@ -204,4 +208,195 @@ func again(t *testing.T, p Plan) {
 	if !p.Equal(q) {
 		t.Errorf("what was written is another plan:\n%s\n%s", cmp.Diff(p, q, plain), text)
 	}
+}
+
+func TestNothingIsAPlan(t *testing.T) {
+	p, warnings, err := read("{x-nothing: 1}")
+	if err != nil || len(warnings) > 0 || !p.Equal(Plan{}) {
+		t.Errorf("plan %v, warnings %v, error %v", p, warnings, err)
+	}
+	again(t, p)
+}
+
+// routed is a whole file with these routes at an entrypoint of this protocol; a, b and c are upstreams.
+func routed(protocol, routes string) string {
+	return "entrypoints: [{name: e, addr: ':1', protocol: " + protocol + ", routes: [" + routes + "]}]\n" +
+		"upstreams: [{name: a, members: [{address: 'h:1'}]}, {name: b, members: [{address: 'h:2'}]}, {name: c, members: [{address: 'h:3'}]}]\n"
+}
+
+func TestRoutesThatCanNeverMatch(t *testing.T) {
+	const never = "matches nobody who gets this far"
+	for _, test := range []struct {
+		name, protocol, routes string
+		want                   string // in an error or a warning; "" for neither
+	}{
+		{"narrow before wide", "tcp", "{match: {source: 10.1.0.0/16}, upstream: a}, {match: {source: 10.0.0.0/8}, upstream: b}, {upstream: c}", ""},
+		{"wide before narrow", "tcp", "{match: {source: 10.0.0.0/8}, upstream: a}, {match: {source: 10.1.0.0/16}, upstream: b}, {upstream: c}", never},
+		{"the same twice", "tcp", "{match: {source: 10.0.0.1}, upstream: a}, {match: {source: 10.0.0.1}, upstream: b}, {upstream: c}", never},
+		{"half of it", "tcp", "{match: {source: 10.0.0.0/9}, upstream: a}, {match: {source: 10.0.0.0/8}, upstream: b}, {upstream: c}", ""},
+		{"one of two", "tcp", "{match: {source: 10.0.0.1}, upstream: a}, {match: {source: [10.0.0.1, 10.0.0.2]}, upstream: b}, {upstream: c}", ""},
+		{"both of two, by two", "tcp", "{match: {source: 10.0.0.1}, upstream: a}, {match: {source: 10.0.0.2}, upstream: c}, {match: {source: [10.0.0.1, 10.0.0.2]}, upstream: b}, {upstream: c}", never},
+		{"another family", "tcp", "{match: {source: 0.0.0.0/0}, upstream: a}, {match: {source: '::/0'}, upstream: b}, {upstream: c}", ""},
+		{"IPv6", "tcp", "{match: {source: '2001:db8::/32'}, upstream: a}, {match: {source: '2001:db8::1'}, upstream: b}, {upstream: c}", never},
+		{"a share before", "tcp", "{match: {source: 10.0.0.0/8, percent: 50}, upstream: a}, {match: {source: 10.0.0.1}, upstream: b}, {upstream: c}", ""},
+		{"all of them before", "tcp", "{match: {source: 10.0.0.0/8, percent: 100}, upstream: a}, {match: {source: 10.0.0.1}, upstream: b}, {upstream: c}", never},
+		{"one that falls back before", "tcp", "{match: {source: 10.0.0.0/8}, upstream: a, on_down: fallback}, {match: {source: 10.0.0.1}, upstream: b}, {upstream: c}", ""},
+		{"host", "tls", "{match: {host: '*.example.com'}, upstream: a}, {match: {host: b.example.com}, upstream: b}, {upstream: c}", never},
+		{"the bare domain", "tls", "{match: {host: '*.example.com'}, upstream: a}, {match: {host: example.com}, upstream: b}, {upstream: c}", ""},
+		{"a wildcard below", "tls", "{match: {host: '*.example.com'}, upstream: a}, {match: {host: '*.b.example.com'}, upstream: b}, {upstream: c}", never},
+		{"every host before", "tls", "{match: {host: '*'}, upstream: a}, {match: {host: b.example.com}, upstream: b}, {upstream: c}", never},
+		{"every host is not every visitor", "tls", "{match: {host: '*'}, upstream: a}, {match: {source: 10.0.0.1}, upstream: b}, {upstream: c}", ""},
+		{"host and source before source", "tls", "{match: {host: '*', source: 10.0.0.0/8}, upstream: a}, {match: {source: 10.0.0.1}, upstream: b}, {upstream: c}", ""},
+		{"source before host and source", "tls", "{match: {source: 10.0.0.0/8}, upstream: a}, {match: {host: x.example.com, source: 10.0.0.1}, upstream: b}, {upstream: c}", never},
+		{"a route for all before", "tcp", "{upstream: a}, {match: {source: 10.0.0.1}, upstream: b}, {match: {source: 10.0.0.2}, upstream: c}", "is never reached"},
+		{"all of them by percent before", "tcp", "{match: {percent: 100}, upstream: a}, {upstream: b}, {match: {source: 10.0.0.2}, upstream: c}", "is never reached"},
+		{"one for all that falls back before", "tcp", "{upstream: a, on_down: fallback}, {match: {source: 10.0.0.1}, upstream: b}, {upstream: c}", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, warnings, err := read(routed(test.protocol, test.routes))
+			got := warnings.Error()
+			if err != nil {
+				got = err.Error()
+			}
+			if test.want == "" && got != "" || !strings.Contains(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// A table of many rules is checked in a time that grows with it, not with its square.
+func TestManyRoutesAreReadQuickly(t *testing.T) {
+	var b strings.Builder
+	const rules = 10_000
+	for i := range rules {
+		fmt.Fprintf(&b, "{name: r%d, match: {source: 10.%d.%d.0/24}, upstream: a}, ", i, i/256, i%256)
+	}
+	b.WriteString("{upstream: b}, ")
+	began := time.Now()
+	p, _, err := read(routed("tcp", strings.TrimSuffix(b.String(), ", ")))
+	if err != nil || len(p.Entrypoints[0].Routes) != rules+1 {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("%d rules took %s", rules, took)
+	}
+}
+
+func TestWhatCollides(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want bool
+	}{
+		{"tcp :80", "tcp :80", true},
+		{"tcp :80", "tcp 127.0.0.1:80", true},
+		{"tcp 0.0.0.0:80", "tcp 127.0.0.1:80", true},
+		{"tcp 0.0.0.0:80", "tcp [::1]:80", false},
+		{"tcp [::]:80", "tcp 127.0.0.1:80", true},
+		{"tcp 127.0.0.1:80", "tcp [::1]:80", false},
+		{"tcp 127.0.0.1:80", "tcp 127.0.0.2:80", false},
+		{"tcp 127.0.0.1:80", "tcp 127.0.0.1:81", false},
+		{"tcp :0", "tcp :0", false},
+		{"tcp :53", "udp :53", false},
+		{"tcp 0.0.0.0:80", "tcp localhost:80", true},
+	} {
+		an, aa, _ := strings.Cut(test.a, " ")
+		bn, ba, _ := strings.Cut(test.b, " ")
+		a, b := Socket{an, aa, ""}, Socket{bn, ba, ""}
+		if a.collides(b) != test.want || b.collides(a) != test.want {
+			t.Errorf("%s and %s: want %v", test.a, test.b, test.want)
+		}
+	}
+}
+
+func TestConversions(t *testing.T) {
+	p, _, err := read(contract)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check, ok := p.Upstreams[0].Check()
+	want := health.Check{Kind: health.Expect, Send: "PING\r\n", Expect: "+PONG", Interval: 3 * time.Second, Timeout: 2 * time.Second, Rise: 1, Fall: 4, Port: 24, Proxy: 1}
+	if diff := cmp.Diff(want, check); diff != "" || !ok {
+		t.Errorf("check: want -, got +\n%s", diff)
+	}
+	if _, ok := p.Upstreams[2].Check(); ok {
+		t.Error("an upstream without health has a check")
+	}
+	if got, want := p.Upstreams[1].ProxyProtocol.Emission(), (proxyproto.Emission{Version: proxyproto.V2, Authority: true, UniqueID: true, CRC32C: true}); got != want {
+		t.Errorf("emission %+v, want %+v", got, want)
+	}
+	if network, address := p.Upstreams[0].Members[2].Network(); network != "unix" || address != "/run/app.sock" {
+		t.Errorf("%s %s", network, address)
+	}
+	if n, ok := p.Entrypoints[3].Routes[0].Tunnel(); !ok || n != tunnel.TCPName(2222) {
+		t.Errorf("tunnel %v", n)
+	}
+	if _, ok := p.Entrypoints[3].Routes[1].Tunnel(); ok {
+		t.Error("an upstream of the file is a tunnel")
+	}
+	var names []string
+	for _, n := range p.Tunnels() {
+		names = append(names, n.String())
+	}
+	if diff := cmp.Diff([]string{"name/vpn", "tcp/2222", "name/laptop", "tls/a.example.com"}, names); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Each change is seen by exactly the comparisons that it concerns.
+func TestEqual(t *testing.T) {
+	p, _, err := read(contract)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(old, by string) Plan {
+		t.Helper()
+		text := strings.Replace(contract, old, by, 1)
+		q, _, err := read(text)
+		if err != nil || text == contract {
+			t.Fatalf("%s: %v", by, err)
+		}
+		return q
+	}
+	if q := change("name: devices", "name: devices # a comment"); !p.Equal(q) {
+		t.Error("a comment makes a difference")
+	}
+	q := change("max_conns: 5", "max_conns: 6")
+	if p.Equal(q) || p.Entrypoints[0].Equal(q.Entrypoints[0]) || !p.Entrypoints[0].SameSocket(q.Entrypoints[0]) || !p.Entrypoints[1].Equal(q.Entrypoints[1]) {
+		t.Error("max_conns of an entrypoint")
+	}
+	q = change("192.168.137.100:23", "192.168.137.100:24")
+	if p.Entrypoints[0].SameSocket(q.Entrypoints[0]) {
+		t.Error("another port is the same socket")
+	}
+	q = change("percent: 12.5", "percent: 13")
+	if p.Entrypoints[0].Routes[0].Equal(q.Entrypoints[0].Routes[0]) || !p.Entrypoints[0].Routes[1].Equal(q.Entrypoints[0].Routes[1]) {
+		t.Error("percent of a route")
+	}
+	q = change("weight: 2", "weight: 3")
+	if p.Upstreams[0].Equal(q.Upstreams[0]) || !p.Upstreams[0].SameButMembers(q.Upstreams[0]) ||
+		p.Upstreams[0].Members[1].Equal(q.Upstreams[0].Members[1]) || !p.Upstreams[0].Members[1].SamePlace(q.Upstreams[0].Members[1]) {
+		t.Error("weight of a member")
+	}
+	q = change("slow_start: 10s", "slow_start: 11s")
+	if p.Upstreams[0].SameButMembers(q.Upstreams[0]) || !p.Upstreams[1].Equal(q.Upstreams[1]) {
+		t.Error("slow start of an upstream")
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add(contract)
+	f.Add(routed("tls", "{match: {host: '*', source: 10.0.0.0/8}, upstream: a, on_down: fallback}, {upstream: tcp/1}"))
+	f.Add(routed("udp", "{upstream: a}"))
+	f.Add("upstreams: [{name: a, health: {http: , expect: {send: 1}}, proxy_protocol: {version: v2}, eject: {after: 1}, members: [{address: 'unix:/x'}]}]")
+	f.Fuzz(func(t *testing.T, text string) {
+		p, _, err := read(text)
+		if err != nil {
+			if strings.ContainsAny(strings.ReplaceAll(err.Error(), "\n", ""), "\x1b\x00") {
+				t.Errorf("control characters: %q", err)
+			}
+			return
+		}
+		again(t, p)
+	})
 }
