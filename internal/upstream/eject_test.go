@@ -206,7 +206,7 @@ func TestDialsUnderWayWhenEjected(t *testing.T) {
 		u.Add(Placed{Member: &node{name: "b"}})
 		close(answer)
 		all.Wait()
-		if p := state(u, "later"); p.Failed != 20 || p.EjectedUntil.Sub(time.Now()) != 10*time.Second {
+		if p := state(u, "later"); p.Failed != 20 || time.Until(p.EjectedUntil) != 10*time.Second {
 			t.Errorf("after 20 failures at once it is %+v, want it ejected for 10 s", p)
 		}
 	})
