@@ -77,8 +77,8 @@ func TestLinesKeepTheirCommas(t *testing.T) {
 
 func TestWeightsAndTimesOfChecks(t *testing.T) {
 	for want, set := range map[string]func(*Client){
-		"--weight: 0; give 1 to 65536":          func(c *Client) { c.Weight = 0 },
-		"--weight: 65537; give":                 func(c *Client) { c.Weight = 65537 },
+		"--weight: 0; give 1 to 65536":        func(c *Client) { c.Weight = 0 },
+		"--weight: 65537; give":               func(c *Client) { c.Weight = 65537 },
 		"--health-interval: 1ms is too short": func(c *Client) { c.HealthInterval = time.Millisecond },
 		"--health-timeout: 0s is too short":   func(c *Client) { c.HealthTimeout = 0 },
 		"--health-rise: 0; give 1":            func(c *Client) { c.HealthRise = 0 },

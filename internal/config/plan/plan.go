@@ -112,12 +112,12 @@ const (
 	PerPacket Mode = "per_packet" // each datagram by itself
 )
 
-// Flows is what only datagrams have. 0 of the limits of flows is the default of package udp.
+// Flows is what only datagrams have. The limits are those of package proxy, where a client opens the port.
 type Flows struct {
 	Profile             Profile `key:"profile" default:"default" values:"default vpn" only:"udp" help:"defaults for a kind of traffic: vpn keeps flows that are silent for minutes"`
 	Mode                Mode    `key:"mode" default:"session" values:"session per_packet" only:"udp" help:"session keeps a flow on its member; per_packet balances each datagram by itself, for syslog and the like"`
-	MaxFlows            int     `key:"max_flows" unit:"N" min:"1" shown:"16384" only:"udp" help:"flows at once; when full, new ones are dropped and counted"`
-	MaxFlowsPerSource   int     `key:"max_flows_per_source" unit:"N" min:"1" shown:"1024" only:"udp" help:"flows at once of one source address"`
+	MaxFlows            int     `key:"max_flows" unit:"N" min:"1" default:"8192" only:"udp" help:"flows at once; when full, new ones are dropped and counted"`
+	MaxFlowsPerSource   int     `key:"max_flows_per_source" unit:"N" min:"1" default:"1024" only:"udp" help:"flows at once of one source address"`
 	MaxPacketsPerSource int     `key:"max_packets_per_source" unit:"N" min:"0" only:"udp" help:"datagrams a second of one source address; 0 is no limit"`
 }
 
@@ -215,7 +215,7 @@ type Member struct {
 	Tunnel tunnel.Name `key:"tunnel" unit:"TUNNEL" help:"instead of an address: every client that offers this tunnel, as in name/laptop or tcp/2222"`
 	// Name is never empty: the address or the tunnel, if it has no other.
 	Name     string `key:"name" shown:"its address or tunnel" help:"name of the member in logs, metrics and status; unique in its upstream"`
-	Weight   int    `key:"weight" default:"1" unit:"N" min:"1" max:"1000" help:"its share, beside those of the others"`
+	Weight   int    `key:"weight" default:"1" unit:"N" min:"1" max:"65536" help:"its share, beside those of the others"`
 	MaxConns int    `key:"max_conns" unit:"N" min:"0" help:"connections at once; 0 is no limit"`
 	Backup   bool   `key:"backup" help:"used only while no other member is usable"`
 }
