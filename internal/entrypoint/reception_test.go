@@ -111,7 +111,9 @@ func TestReception(t *testing.T) {
 	v2 := header2(proxyproto.Header{Transport: proxyproto.TCP, Source: visitor, Destination: wanted})
 	behind := func() *Reception { return &Reception{Proxy: trusting("10.0.0.0/8")} }
 	withHello := func() *Reception { return &Reception{Proxy: trusting("10.0.0.0/8"), ClientHello: true} }
-	probed := func() *Reception { return &Reception{ProbeSources: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")}} }
+	probed := func() *Reception {
+		return &Reception{ProbeSources: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")}}
+	}
 	direct := Visitor{Source: stranger, Destination: ours}
 	itself := Visitor{Source: balancer, Destination: ours}
 	through := Visitor{Source: visitor, Destination: wanted, Via: balancer}

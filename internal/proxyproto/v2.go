@@ -166,21 +166,11 @@ func (h *Header) append2(p []byte) []byte {
 	if !known {
 		return append(p, version2|local, 0, 0, 0)
 	}
-	p = append(p, version2|proxied, 0, 0, 0)
-	source, destination, six := h.addresses()
-	switch {
-	case h.Transport == Unix:
-		p[begin+13] = familyUnix | stream
+	p = append(p, version2|proxied, h.family2(), 0, 0)
+	if h.Transport == Unix {
 		p = appendPath(appendPath(p, h.SourcePath), h.DestinationPath)
-	default:
-		p[begin+13] = familyInet
-		if six {
-			p[begin+13] = familyInet6
-		}
-		p[begin+13] |= stream
-		if h.Transport == UDP {
-			p[begin+13] ^= stream | datagram
-		}
+	} else {
+		source, destination, _ := h.addresses()
 		p = append(append(p, source.Addr().AsSlice()...), destination.Addr().AsSlice()...)
 		p = binary.BigEndian.AppendUint16(p, source.Port())
 		p = binary.BigEndian.AppendUint16(p, destination.Port())
@@ -203,6 +193,21 @@ func (h *Header) append2(p []byte) []byte {
 		binary.BigEndian.PutUint32(p[begin+sum:], checksum(p[begin:], sum))
 	}
 	return p
+}
+
+// family2 is the byte of family and transport.
+func (h *Header) family2() byte {
+	if h.Transport == Unix {
+		return familyUnix | stream
+	}
+	family, carried := byte(familyInet), byte(stream)
+	if _, _, six := h.addresses(); six {
+		family = familyInet6
+	}
+	if h.Transport == UDP {
+		carried = datagram
+	}
+	return family | carried
 }
 
 func appendPath(p []byte, path string) []byte {
