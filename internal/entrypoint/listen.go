@@ -28,8 +28,7 @@ const (
 // listener is a TCP listener that gives only those connections that are wanted.
 type listener struct {
 	tcp     *net.TCPListener
-	allow   []netip.Prefix  // empty: all
-	max     int             // open connections; 0: no limit
+	limits  atomic.Pointer[limits]
 	turn    <-chan struct{} // closed when connections may be accepted; nil: they may
 	log     *slog.Logger
 	refused func(reason string)
@@ -37,6 +36,12 @@ type listener struct {
 	open   atomic.Int64
 	closed chan struct{}
 	close  sync.Once
+}
+
+// limits are what a listener's connections must keep to.
+type limits struct {
+	allow []netip.Prefix // empty: all
+	max   int            // open connections; 0: no limit
 }
 
 // Sockets opens listening sockets, or has some that another process has left to this one.
@@ -81,10 +86,12 @@ func listen(cfg listening) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen %s: %w", cfg.addr, err)
 	}
-	return &listener{
-		tcp: ln.(*net.TCPListener), allow: cfg.allow, max: cfg.max, turn: cfg.inherit.Turn, refused: cfg.refused,
+	l := &listener{
+		tcp: ln.(*net.TCPListener), turn: cfg.inherit.Turn, refused: cfg.refused,
 		closed: make(chan struct{}), log: cfg.log.With("entrypoint", ln.Addr().String()),
-	}, nil
+	}
+	l.limits.Store(&limits{cfg.allow, cfg.max})
+	return l, nil
 }
 
 // accept gives the next connection that is wanted; release must be called when it is closed. It waits out a shortage
@@ -154,10 +161,11 @@ func (l *listener) wait(d time.Duration) bool {
 
 // refusal counts the connection as open, or says why it is not wanted.
 func (l *listener) refusal(source net.Addr) string {
-	if !allowed(l.allow, sourceOf(source)) {
+	limits := l.limits.Load()
+	if !allowed(limits.allow, sourceOf(source)) {
 		return RefusedSource
 	}
-	if l.open.Add(1) > int64(l.max) && l.max > 0 {
+	if l.open.Add(1) > int64(limits.max) && limits.max > 0 {
 		l.open.Add(-1)
 		return RefusedTooMany
 	}

@@ -41,6 +41,9 @@ func ListenTCP(cfg Config) (*TCP, error) {
 // Addr is the address that is listened on.
 func (t *TCP) Addr() net.Addr { return t.ln.tcp.Addr() }
 
+// Limit changes who may connect, and how many connections may be open, for those to come.
+func (t *TCP) Limit(allow []netip.Prefix, maxConns int) { t.ln.limits.Store(&limits{allow, maxConns}) }
+
 // Run hands each connection to a goroutine of its own; handle owns it. When ctx ends or Close is called, no more are
 // accepted, and Run returns nil once all handlers have. Their context outlives ctx, so that open connections may end in
 // peace; Abort ends it.
