@@ -133,6 +133,7 @@ const (
 	NotAllowed   Reason = "not_allowed"    // the member's credential does not cover it (any more)
 	Lost         Reason = "lost"           // the session was lost meanwhile
 	NoMember     Reason = "no_member"      // the upstream is empty
+	NoRoute      Reason = "no_route"       // no route takes the visitor
 	Canceled     Reason = "canceled"       // the visitor went away
 	QueueFull    Reason = "queue_full"     // all members have as many connections as they may, and enough visitors wait
 	QueueTimeout Reason = "queue_timeout"  // no member had room in time

@@ -63,6 +63,8 @@ type Placed struct {
 	Backup   bool // has no visitors while another member that is no backup is usable
 	MaxConns int  // connections at a time; 0: no limit
 	Down     bool // is not usable until SetHealth says so
+	// Rank is where it stands among the members: one of a lower rank comes before it, and of its own rank those that were there.
+	Rank int
 }
 
 // MaxWeight is the greatest weight of a member.
@@ -121,10 +123,20 @@ func (u *Upstream) Add(p Placed) {
 		// Members with which an upstream begins have no others to leave the visitors to meanwhile.
 		s.late = u.turn.Load() > 0
 		u.setTerms(s, terms{down: p.Down, back: u.backNow(s.late && !p.Down)})
-		u.set.Store(&set{append(slices.Clip(old.seats), s), append(slices.Clip(old.members), p.Member)})
+		u.set.Store(inOrder(append(slices.Clip(old.seats), s)))
 	}
 	u.mu.Unlock()
 	u.settle()
+}
+
+// inOrder makes a set of seats, which it sorts by rank.
+func inOrder(seats []*seat) *set {
+	slices.SortStableFunc(seats, func(a, b *seat) int { return cmp.Compare(a.placed.Rank, b.placed.Rank) })
+	members := make([]Member, len(seats))
+	for i, s := range seats {
+		members[i] = s.member
+	}
+	return &set{seats, members}
 }
 
 // Remove takes a member out; its connections go on. A member that is not there is no fault.
@@ -147,8 +159,12 @@ func (u *Upstream) Update(p Placed) {
 			h.weight = nil
 			u.setHand(s.name, h)
 		}
+		moved := s.placed.Rank != p.Rank
 		s.placed = p
 		u.setTerms(s, *s.terms())
+		if moved {
+			u.set.Store(inOrder(slices.Clone(u.set.Load().seats)))
+		}
 	}
 	u.mu.Unlock()
 	u.settle()
@@ -222,15 +238,18 @@ func (u *Upstream) setHand(name string, h hand) {
 	u.byHand[name] = h
 }
 
+// UnknownMember is the failure of a change of a member that the upstream does not have. Its words name those that it has.
+type UnknownMember struct{ error }
+
 func (u *Upstream) unknown(name string) error {
 	known := make(map[string]bool)
 	for _, m := range u.Members() {
 		known[m.Name()] = true
 	}
 	if len(known) == 0 {
-		return fmt.Errorf("upstream %s has no member %q: it has none at all", u.Name(), name)
+		return UnknownMember{fmt.Errorf("upstream %s has no member %q: it has none at all", u.Name(), name)}
 	}
-	return fmt.Errorf("upstream %s has no member %q: it has %s", u.Name(), name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	return UnknownMember{fmt.Errorf("upstream %s has no member %q: it has %s", u.Name(), name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}
 }
 
 // Members is the present set, in the order in which they were added. It must not be changed.
