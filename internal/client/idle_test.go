@@ -138,7 +138,7 @@ func TestIdleConnectionCostsLittle(t *testing.T) {
 	s := serverOf(t, Upstream{Tunnel: name, Scheme: SchemeTCP, Network: "tcp", Address: service, Spec: "2222=" + service})
 	u := upstream.New(upstream.Config{Name: "test", Retries: -1})
 	u.Add(upstream.Placed{Member: &remote{s, name}})
-	relay := proxy.NewTCP(proxy.TCPConfig{Upstream: u, Label: "2222", Log: quiet})
+	relay := proxy.NewTCP(proxy.TCPConfig{Settings: proxy.Settings{Routes: proxy.RoutesTo(u)}, Log: quiet})
 	ctx, cancel := context.WithCancel(t.Context())
 	entry := listenAnd(t, func(c *net.TCPConn) { relay.Serve(ctx, upstream.FromTCP(c)) })
 	t.Cleanup(cancel)

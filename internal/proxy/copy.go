@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ type direction struct {
 	// Of the goroutine that copies:
 	ferry  *ferry // nil until it is needed
 	count  int    // pieces that moved
+	bytes  int64  // that moved
 	weight int    // bytes of the large ones among the last
 	unfit  bool   // for a pipe
 	over   bool   // of who waits for that goroutine, too
@@ -139,7 +141,32 @@ func (d *direction) begin() (over bool, readErr, writeErr error) {
 			return true, nil, err
 		}
 	}
-	return r.firstErr != nil, unlessEnd(r.firstErr), nil
+	if r.firstErr != nil {
+		return true, unlessEnd(r.firstErr), nil
+	}
+	if r.guard.Certain() {
+		return false, nil, nil
+	}
+	return d.guarded()
+}
+
+// guarded passes on what the visitor says until it is certain that nothing has to look at it any more.
+func (d *direction) guarded() (over bool, readErr, writeErr error) {
+	guard := d.relay.guard
+	r := upstream.NewReader(d.src, upstream.MaxRead)
+	defer r.Release()
+	for !guard.Certain() {
+		p, err := guard.Next(r)
+		if len(p) > 0 {
+			if writeErr := d.write(p); writeErr != nil {
+				return true, nil, writeErr
+			}
+		}
+		if err != nil {
+			return true, unlessEnd(err), nil
+		}
+	}
+	return false, nil, nil
 }
 
 func (d *direction) write(p []byte) error {
@@ -179,6 +206,8 @@ func unlessEnd(err error) error {
 func (d *direction) moved(n int) {
 	r := d.relay
 	d.count++
+	d.bytes += int64(n)
+	r.idle.moved()
 	if r.count != nil && n > 0 {
 		r.count(d.way, n)
 	}
@@ -192,6 +221,7 @@ func (d *direction) moved(n int) {
 // wait for anybody.
 func (d *direction) end(readErr, writeErr error) (orderly bool) {
 	r := d.relay
+	r.note(d.ender(writeErr), cmp.Or(writeErr, readErr))
 	switch {
 	case writeErr != nil: // what the destination still says is passed on before the reset
 		r.fail(fmt.Errorf("write: %w", writeErr))
@@ -208,6 +238,14 @@ func (d *direction) end(readErr, writeErr error) (orderly bool) {
 	}
 	r.countDown()
 	return true
+}
+
+// ender is the side whose doing the end of the direction is.
+func (d *direction) ender(writeErr error) ender {
+	if (d.way == In) == (writeErr == nil) {
+		return endVisitor
+	}
+	return endService
 }
 
 // isSocket says whether the ends of a connection's directions are the kernel's.

@@ -199,7 +199,7 @@ func TestTCPIsCounted(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		NewTCP(TCPConfig{Upstream: u, Metrics: m, Label: "2222", Log: quiet()}).Serve(t.Context(), upstream.FromTCP(far))
+		NewTCP(TCPConfig{Settings: Settings{Routes: RoutesTo(u), Label: "2222"}, Metrics: m, Log: quiet()}).Serve(t.Context(), upstream.FromTCP(far))
 	}()
 	say(t, near, "hello")
 	_, _ = io.ReadFull(near, make([]byte, 5))

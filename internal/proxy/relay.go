@@ -74,16 +74,49 @@ type relay struct {
 	mine       *direction // the one that the caller's goroutine sees to its end
 	first      []byte     // what was read of a already, and how that ended
 	firstErr   error
+	guard      *upstream.Watch // looks at what the visitor says next; nil: nothing need be looked at
 	count      func(Direction, int)
 	halfClosed time.Duration
+	idle       idleWatch
 
 	hands *hands                     // for what needs more stack than the caller's goroutine is to have
 	stop  func() bool                // no longer watches the context
 	still atomic.Pointer[time.Timer] // runs once a direction has ended, starts anew with every write
 	other sync.WaitGroup             // all that is not mine
 
-	mu  sync.Mutex
-	err error // the first failure
+	mu     sync.Mutex
+	err    error // the first failure
+	ended  bool  // one side has ended or failed
+	endBy  ender // which was the first
+	endErr error // nil for an orderly end
+}
+
+// ender is who was the first to end a relay.
+type ender uint8
+
+const (
+	endServer ender = iota // neither side: a time-out, or the context
+	endVisitor
+	endService
+)
+
+// note keeps who was the first to end the relay, and by what error, nil for an orderly end.
+func (r *relay) note(by ender, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		r.ended, r.endBy, r.endErr = true, by, err
+	}
+}
+
+// firstEnd is who was the first to end the relay, and by what error.
+func (r *relay) firstEnd() (ender, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		return endServer, r.err
+	}
+	return r.endBy, r.endErr
 }
 
 // join says what stands on the two sides.
@@ -98,6 +131,7 @@ func (r *relay) run(ctx context.Context, begin func() bool) error {
 	r.hands.do(func() {
 		if begin() {
 			r.stop = r.watch(ctx)
+			r.idle.start(r)
 			r.mine = r.share()
 			r.mine.attend()
 		}
@@ -114,6 +148,7 @@ func (r *relay) watch(ctx context.Context) (stop func() bool) {
 	r.other.Add(1)
 	return context.AfterFunc(ctx, func() {
 		defer r.other.Done()
+		r.note(endServer, context.Cause(ctx))
 		r.fail(context.Cause(ctx))
 		r.reset()
 	})
@@ -128,6 +163,7 @@ func (r *relay) close() error {
 	if t := r.still.Load(); t != nil {
 		t.Stop()
 	}
+	r.idle.stop()
 	if err := r.failure(); err != nil {
 		r.reset()
 		return err
@@ -139,7 +175,7 @@ func (r *relay) close() error {
 
 // countDown bounds the time that the second direction may stand still, once the first has ended.
 func (r *relay) countDown() {
-	if r.still.Load() != nil {
+	if r.still.Load() != nil || r.halfClosed <= 0 {
 		return
 	}
 	if t := time.AfterFunc(r.halfClosed, r.stalled); !r.still.CompareAndSwap(nil, t) {
@@ -148,7 +184,9 @@ func (r *relay) countDown() {
 }
 
 func (r *relay) stalled() {
-	r.fail(fmt.Errorf("half-closed, and nothing moved for %s", r.halfClosed))
+	err := fmt.Errorf("half-closed, and nothing moved for %s", r.halfClosed)
+	r.note(endServer, err)
+	r.fail(err)
 	r.reset()
 }
 

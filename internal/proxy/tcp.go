@@ -2,11 +2,17 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
+	"culvert/internal/accesslog"
+	"culvert/internal/proxyproto"
+	"culvert/internal/router"
 	"culvert/internal/upstream"
 )
 
@@ -16,111 +22,314 @@ const firstBytes = 4 << 10
 
 // TCPConfig is what a TCP needs.
 type TCPConfig struct {
-	Upstream *upstream.Upstream
-	Metrics  *Metrics // may be nil
-	Label    string   // the port, in metrics and logs
-	Log      *slog.Logger
-	// DialTimeout bounds the search for a member that gives a connection, over all members; 30 s if zero.
-	DialTimeout time.Duration
-	// HalfClosedTimeout is how long the second direction may stand still after the first has ended; 10 min if zero.
-	HalfClosedTimeout time.Duration
+	Settings
+	Metrics *Metrics       // may be nil
+	Records *accesslog.Log // may be nil
+	Log     *slog.Logger
 }
 
-// TCP carries the visitors of one port to one upstream. It is safe for concurrent use.
+// Settings are what of a TCP may change while it runs. Connections keep those that they began with.
+type Settings struct {
+	Name   string // of the entrypoint, in records and logs
+	Kind   string // tcp or tls, in records
+	Label  string // in the tcp_dataplane metrics: the port
+	Counts Counts // of the entrypoint's own metrics
+	Routes *Routes
+	// Receive, if set, reads what a connection begins with before it is routed. It blocks within a deadline of its own.
+	Receive func(*net.TCPConn) (Arrival, error)
+	// Refuse, if set, is called in place of a reset for a visitor whom no route takes. It owns the connection.
+	Refuse func(upstream.Conn)
+	// Emit is the PROXY header that services get whose member has no setting of its own.
+	Emit proxyproto.Emission
+	// DialTimeout bounds the search for a member that gives a connection, over all members; 30 s if zero.
+	DialTimeout time.Duration
+	// EmptyTimeout is how long a visitor waits for a usable member; none, if zero.
+	EmptyTimeout time.Duration
+	// HalfClosedTimeout is how long the second direction may stand still after the first has ended; 10 min if zero, for ever
+	// if negative.
+	HalfClosedTimeout time.Duration
+	// IdleTimeout resets a connection on which nothing has moved for so long; never, if zero.
+	IdleTimeout time.Duration
+}
+
+// Arrival is a visitor who was received.
+type Arrival struct {
+	Source      netip.AddrPort     // the visitor
+	Destination netip.AddrPort     // where it connected to
+	Via         netip.AddrPort     // the balancer in front that told; invalid if none did
+	Host        string             // that was asked for in the ClientHello, in canonical form
+	Begun       upstream.Begun     // what was read of the visitor's own bytes already, and who must look at them
+	Header      *proxyproto.Header // the balancer's PROXY header; nil if there was none
+}
+
+// ErrAnswered is given by Receive for a connection that needs nothing more, as the probe of a balancer in front: it is
+// closed in order.
+var ErrAnswered = errors.New("answered here")
+
+// TCP carries the visitors of one entrypoint to the upstreams of its routes. It is safe for concurrent use.
 type TCP struct {
-	cfg   TCPConfig
-	port  portMetrics
-	count func(Direction, int)
-	hands hands
+	cfg      TCPConfig
+	settings atomic.Pointer[settings]
+	usable   wake
+	hands    hands
+	open     crowd
 }
 
 // NewTCP makes a TCP; it opens nothing.
 func NewTCP(cfg TCPConfig) *TCP {
-	if cfg.DialTimeout <= 0 {
-		cfg.DialTimeout = 30 * time.Second
-	}
-	if cfg.HalfClosedTimeout <= 0 {
-		cfg.HalfClosedTimeout = halfClosedTimeout
-	}
-	return &TCP{cfg: cfg, port: cfg.Metrics.tcpPort(cfg.Label), count: cfg.Metrics.tcpBytes}
+	t := &TCP{cfg: cfg}
+	t.Set(cfg.Settings)
+	return t
 }
+
+// Set changes the settings for the connections to come.
+func (t *TCP) Set(s Settings) {
+	if s.DialTimeout <= 0 {
+		s.DialTimeout = 30 * time.Second
+	}
+	switch {
+	case s.HalfClosedTimeout == 0:
+		s.HalfClosedTimeout = halfClosedTimeout
+	case s.HalfClosedTimeout < 0:
+		s.HalfClosedTimeout = 0
+	}
+	set := &settings{Settings: s, port: t.cfg.Metrics.tcpPort(s.Label)}
+	set.count = func(d Direction, n int) {
+		t.cfg.Metrics.tcpBytes(d, n)
+		set.Counts.Moved(d, n)
+	}
+	t.settings.Store(set)
+	t.usable.all() // waiting visitors look at the new routes
+}
+
+// settings is Settings with what follows from them, once for all connections.
+type settings struct {
+	Settings
+	port  portMetrics
+	count func(Direction, int)
+}
+
+// Usable has visitors that wait for a member look again.
+func (t *TCP) Usable() { t.usable.all() }
 
 // Serve sees one visitor through: it owns the connection and returns when it is closed. A visitor that gets no service
 // gets a reset, never an end of data, which would look like an answer. The end of the context resets both sides.
 //
 // It costs what Relay costs while nothing moves.
-func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
-	t.port.begun()
-	p := &passage{start: time.Now(), relay: relay{hands: &t.hands, count: t.count, halfClosed: t.cfg.HalfClosedTimeout}}
-	err := p.run(ctx, func() bool { return t.connect(ctx, visitor, p) })
-	p.place.Release()
-	t.closed(ctx, p, err)
-	t.port.ended()
+func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) { t.serve(ctx, nil, visitor) }
+
+// ServeTCP is Serve for a connection as it was accepted, which is received first.
+func (t *TCP) ServeTCP(ctx context.Context, c *net.TCPConn) { t.serve(ctx, c, upstream.FromTCP(c)) }
+
+func (t *TCP) serve(ctx context.Context, accepted *net.TCPConn, visitor upstream.Conn) {
+	s := t.settings.Load()
+	s.port.begun()
+	s.Counts.Begun()
+	p := &passage{
+		tcp: t, settings: s, accepted: accepted, visitor: visitor, start: time.Now(), roll: rand.Uint32(),
+		relay: relay{hands: &t.hands, count: s.count, halfClosed: s.HalfClosedTimeout, idle: idleWatch{after: s.IdleTimeout}},
+	}
+	err := p.run(ctx, func() bool { return p.connect(ctx) })
+	p.over(ctx, err)
+	s.port.ended()
+	s.Counts.Ended()
 }
 
 // passage is a connection that has a service, or is to have one.
 type passage struct {
 	relay
-	id    string
-	start time.Time
-	place *upstream.Place // nil while it has none
+	tcp      *TCP
+	settings *settings
+	accepted *net.TCPConn // nil for a connection of another kind
+	visitor  upstream.Conn
+	start    time.Time
+	roll     uint32
+	visit    upstream.Visit
+
+	via    netip.AddrPort
+	route  *router.L4Route // that was taken last
+	target *Target         // of that route
+	dialed upstream.Dialed // without a Place while there is no member
+	entry  *accesslog.Entry
+}
+
+// seen is what End is told.
+func (p *passage) seen() Open {
+	return Open{
+		Source: p.visit.Source, Host: p.visit.Host, Upstream: p.target.Upstream.Name(), Member: p.member(),
+	}
 }
 
 // connect finds a service for the visitor and joins the two; false if there is none, and then the visitor is gone.
-func (t *TCP) connect(ctx context.Context, visitor upstream.Conn, p *passage) bool {
-	p.id = newID()
-	first := upstream.ReadFirst(visitor, firstBytes, upstream.Begun{})
-	v := &upstream.Visit{
-		ID: p.id, Source: addrPort(visitor.RemoteAddr()), Destination: addrPort(visitor.LocalAddr()), First: first,
-	}
-	d, err := t.dial(ctx, v)
+func (p *passage) connect(ctx context.Context) bool {
+	a, err := p.receive()
 	if err != nil {
-		_ = visitor.Reset()
-		first.Wait()
-		t.failed(ctx, v, err)
+		p.turnAway(err)
 		return false
 	}
-	if t.tells(ctx) {
-		t.log(p.id).Debug("connection open", "source", v.Source, "member", d.Place.Member().Name(), "after", time.Since(p.start))
+	p.visit = upstream.Visit{
+		ID: newID(), Source: a.Source, Destination: a.Destination, Host: a.Host, Proxy: a.Header, Emit: p.settings.Emit,
 	}
-	p.place = d.Place
-	p.join(visitor, d.Conn)
-	p.first, p.firstErr = first.Stop()
+	p.via = a.Via
+	first := upstream.ReadFirst(p.visitor, firstBytes, a.Begun)
+	p.visit.First = first
+	d, err := p.find(ctx)
+	if err != nil {
+		p.giveUp(ctx, err)
+		first.Wait()
+		return false
+	}
+	p.dialed = d
+	p.opened(ctx)
+	p.join(p.visitor, d.Conn)
+	p.relay.first, p.firstErr = first.Stop()
+	p.guard = first.Watch()
 	if d.FirstSent {
-		t.cfg.Metrics.tcpBytes(In, len(p.first))
-		p.first = nil
+		p.settings.count(In, len(p.relay.first))
+		p.in.bytes += int64(len(p.relay.first))
+		p.relay.first = nil
 	}
+	p.tcp.open.add(p)
 	return true
+}
+
+// receive reads what the connection begins with.
+func (p *passage) receive() (Arrival, error) {
+	if p.settings.Receive != nil && p.accepted != nil {
+		return p.settings.Receive(p.accepted)
+	}
+	return Arrival{Source: addrPort(p.visitor.RemoteAddr()), Destination: addrPort(p.visitor.LocalAddr())}, nil
+}
+
+// turnAway closes a connection that was not received: in order, if all has been answered.
+func (p *passage) turnAway(err error) {
+	if errors.Is(err, ErrAnswered) {
+		_ = p.visitor.Close()
+		return
+	}
+	_ = p.visitor.Reset()
+}
+
+// errNoRoute is the failure of a visitor whom no route takes.
+var errNoRoute = &upstream.DialError{Reason: upstream.NoRoute, Err: errors.New("no route takes the visitor")}
+
+// find has the routes' upstreams tried in order, as far as each leaves the visit to the next. A visitor that goes away ends
+// the search.
+func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.settings.DialTimeout)
+	defer cancel()
+	first := p.visit.First
+	first.OnFailure(cancel)
+	var waited <-chan time.Time
+	for routes := p.settings.Routes; ; {
+		var changed <-chan struct{}
+		if p.settings.EmptyTimeout > 0 {
+			changed = p.tcp.usable.next() // before the search, so that nothing is missed
+		}
+		d, err := p.search(ctx, routes, first)
+		if err == nil || changed == nil || upstream.ReasonOf(err) != upstream.NoMember {
+			return d, err
+		}
+		if waited == nil {
+			timer := time.NewTimer(p.settings.EmptyTimeout)
+			defer timer.Stop()
+			waited = timer.C
+		}
+		select {
+		case <-changed:
+			routes = p.tcp.settings.Load().Routes
+		case <-waited:
+			return d, err
+		case <-ctx.Done():
+			return d, err
+		}
+	}
+}
+
+// search goes through the routes once.
+func (p *passage) search(ctx context.Context, routes *Routes, first *upstream.First) (upstream.Dialed, error) {
+	key := router.L4Key{Source: p.visit.Source.Addr().WithZone(""), Host: p.visit.Host, Roll: p.roll}
+	var err error = errNoRoute
+	for i := 0; ; i++ {
+		index, target, ok := routes.Next(key, i)
+		if !ok {
+			return upstream.Dialed{}, err
+		}
+		i = index
+		p.route, p.target = routes.Route(index), target
+		p.visit.Limit, p.visit.First = target.Limit, first
+		if target.Bare {
+			p.visit.First = nil
+		}
+		d, dialErr := target.Upstream.Dial(ctx, &p.visit)
+		if dialErr == nil {
+			if target.Took != nil {
+				target.Took(&d)
+			}
+			return d, nil
+		}
+		err = dialErr
+		if !p.route.Fallback || maybeSent(dialErr) || ctx.Err() != nil {
+			return d, err
+		}
+	}
+}
+
+func maybeSent(err error) bool {
+	var d *upstream.DialError
+	return !errors.As(err, &d) || d.MaybeSent
+}
+
+// giveUp ends a visitor that gets no service.
+func (p *passage) giveUp(ctx context.Context, err error) {
+	reason := upstream.ReasonOf(err)
+	if reason == upstream.NoRoute && p.settings.Refuse != nil {
+		p.settings.Refuse(p.visitor)
+	} else {
+		_ = p.visitor.Reset()
+	}
+	level := slog.LevelWarn
+	switch reason {
+	case upstream.Canceled, upstream.NoMember, upstream.NoRoute: // counted, and no news
+		level = slog.LevelDebug
+	}
+	if log := p.tcp.cfg.Log; log.Enabled(ctx, level) {
+		p.log().Log(ctx, level, "no connection for the visitor", "source", p.visit.Source, "reason", reason, "err", err)
+	}
+	p.recordFailure(err)
 }
 
 // tells says whether what happens to every connection is logged at all: finding that out for each line costs more.
 func (t *TCP) tells(ctx context.Context) bool { return t.cfg.Log.Enabled(ctx, slog.LevelDebug) }
 
-func (t *TCP) log(id string) *slog.Logger { return t.cfg.Log.With("conn", id, "port", t.cfg.Label) }
+func (p *passage) log() *slog.Logger {
+	return p.tcp.cfg.Log.With("conn", p.visit.ID, "entrypoint", p.settings.Name)
+}
 
-func (t *TCP) closed(ctx context.Context, p *passage, err error) {
-	if p.place != nil && t.tells(ctx) {
-		t.log(p.id).Debug("connection closed", "member", p.place.Member().Name(), "after", time.Since(p.start), "err", err)
+// opened puts down that the visitor has a member.
+func (p *passage) opened(ctx context.Context) {
+	if p.tcp.tells(ctx) {
+		p.log().Debug("connection open", "source", p.visit.Source, "member", p.member(), "after", time.Since(p.start))
+	}
+	if p.tcp.cfg.Records != nil {
+		p.entry = p.tcp.cfg.Records.Opened(p.record())
 	}
 }
 
-func (t *TCP) failed(ctx context.Context, v *upstream.Visit, err error) {
-	level := slog.LevelWarn
-	reason := upstream.ReasonOf(err)
-	if reason == upstream.Canceled || reason == upstream.NoMember { // counted, and no news
-		level = slog.LevelDebug
-	}
-	if t.cfg.Log.Enabled(ctx, level) {
-		t.log(v.ID).Log(ctx, level, "no connection for the visitor", "source", v.Source, "reason", reason, "err", err)
-	}
-}
+// member is the name of who serves the visitor.
+func (p *passage) member() string { return p.dialed.Place.Member().Name() }
 
-// dial finds a member for the visit. A visitor that goes away ends the search.
-func (t *TCP) dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
-	defer cancel()
-	v.First.OnFailure(cancel)
-	return t.cfg.Upstream.Dial(ctx, v)
+// over puts down how a connection ended, and gives its place back.
+func (p *passage) over(ctx context.Context, err error) {
+	if p.dialed.Place == nil {
+		return
+	}
+	p.tcp.open.remove(p)
+	p.dialed.Place.Release()
+	p.recordEnd()
+	if p.tcp.tells(ctx) {
+		p.log().Debug("connection closed", "member", p.member(), "after", time.Since(p.start), "err", err)
+	}
 }
 
 // addrPort is the address of a TCP connection; the zero AddrPort for other networks.

@@ -17,7 +17,7 @@ import (
 func visit(t testing.TB, ctx context.Context, u *upstream.Upstream) (visitor *net.TCPConn, served <-chan struct{}) {
 	near, far := pair(t)
 	done := make(chan struct{})
-	p := NewTCP(TCPConfig{Upstream: u, Label: "2222", Log: quiet()})
+	p := NewTCP(TCPConfig{Settings: Settings{Routes: RoutesTo(u)}, Log: quiet()})
 	go func() {
 		defer close(done)
 		p.Serve(ctx, upstream.FromTCP(far))
@@ -185,7 +185,7 @@ func TestTCPEndOfTheContextResetsTheVisitor(t *testing.T) {
 
 // BenchmarkTCPConnection is connections that carry one message there and back, their visitors and service included.
 func BenchmarkTCPConnection(b *testing.B) {
-	p := NewTCP(TCPConfig{Upstream: upstreamOf(static(service(b, answer), upstream.Raw)), Label: "2222", Log: quiet()})
+	p := NewTCP(TCPConfig{Settings: Settings{Routes: RoutesTo(upstreamOf(static(service(b, answer), upstream.Raw)))}, Log: quiet()})
 	addr := service(b, func(c *net.TCPConn) { p.Serve(b.Context(), upstream.FromTCP(c)) })
 	b.ReportAllocs()
 	b.SetParallelism(32)
