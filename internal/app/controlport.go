@@ -137,6 +137,7 @@ func (p *controlPort) handler(ca http.Handler) http.Handler {
 		Ready:     s.readiness,
 		Gatherer:  s.registry,
 
+		DataPlane:   s.plane,
 		Operator:    operator{s},
 		Diverts:     operator{s},
 		Connections: s.records.Find,

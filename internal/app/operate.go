@@ -1,7 +1,6 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -22,16 +21,8 @@ func (s *Server) newRecords(cfg config.Connections) *accesslog.Log {
 // operator is the server as the API of the control port sees it.
 type operator struct{ server *Server }
 
-// errNoFile means that there is nothing to read again.
-var errNoFile = errors.New("the server runs without a configuration file: start it with --config")
-
 // Reload implements admin.Operator.
-func (o operator) Reload() error {
-	if o.server.reload == nil {
-		return errNoFile
-	}
-	return o.server.reload()
-}
+func (o operator) Reload() error { return o.server.Reload() }
 
 // Drain implements admin.Operator.
 func (o operator) Drain() {

@@ -20,6 +20,7 @@ import (
 	"culvert/internal/auth"
 	"culvert/internal/config"
 	"culvert/internal/control"
+	"culvert/internal/dataplane"
 	"culvert/internal/entrypoint"
 	"culvert/internal/mux"
 	"culvert/internal/proxy"
@@ -39,11 +40,12 @@ type Server struct {
 	verifier *auth.Verifier // nil if no credential is asked for
 	registry *prometheus.Registry
 	sessions *control.Server
-	tunnels  *tunnels
+	plane    *dataplane.DataPlane
+	metrics  *proxy.Metrics
 	pages    *proxy.HTTP // nil without HTTP
 
 	records    *accesslog.Log
-	reload     func() error  // reads the configuration file again; nil without one
+	reloading  sync.Mutex
 	drainAsked chan struct{} // has room for one
 
 	controlPort *controlPort
@@ -62,25 +64,18 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 		}
 		s.verifier = v
 	}
-	metrics := proxy.NewMetrics(s.registry, proxy.Mode{HTTP: cfg.Mode.HasHTTP(), TCP: cfg.Mode.HasTCP()})
+	s.metrics = proxy.NewMetrics(s.registry, proxy.Mode{HTTP: cfg.Mode.HasHTTP(), TCP: cfg.Mode.HasTCP()})
 	if cfg.Mode.HasHTTP() {
-		s.pages = proxy.NewHTTP(proxy.HTTPConfig{Metrics: metrics, Log: log.With(subsystem, "proxy")})
+		s.pages = proxy.NewHTTP(proxy.HTTPConfig{Metrics: s.metrics, Log: log.With(subsystem, "proxy")})
 	}
-	s.tunnels = newTunnels(tunnelsConfig{
-		addr:     cfg.DataAddr,
-		reserved: reservedPorts(cfg),
-		sources:  cfg.DataSources(),
-		http:     s.pages,
-		httpAddr: net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.Port))),
-		metrics:  metrics,
-		log:      log.With(subsystem, "proxy"),
-	})
+	s.records = s.newRecords(cfg.Connections)
+	s.plane = s.newPlane()
 	controlMetrics := control.NewMetrics(s.registry, cfg.Mode.HasHTTP(), cfg.Mode.HasTCP())
 	s.sessions = control.New(control.Config{
 		Software:  version.Version,
 		Verify:    s.verify,
 		Admit:     admit,
-		Publisher: s.tunnels,
+		Publisher: s.plane,
 		Ports:     cfg.AllowPorts,
 		HTTP:      cfg.Mode.HasHTTP(),
 		TCP:       cfg.Mode.HasTCP(),
@@ -89,23 +84,8 @@ func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, e
 		Log:       log.With(subsystem, "control"),
 	})
 	s.registry.MustRegister(s.sessions.Collector())
-	s.records = s.newRecords(cfg.Connections)
 	s.controlPort = &controlPort{server: s, metrics: controlMetrics}
 	return s, nil
-}
-
-// reservedPorts are those that no client may open, with what they are for.
-func reservedPorts(cfg config.Server) map[uint16]string {
-	reserved := map[uint16]string{cfg.ControlPort: "its control port"}
-	if cfg.Mode.HasHTTP() {
-		reserved[cfg.Port] = "its HTTP port"
-	}
-	if _, port, err := net.SplitHostPort(cfg.HealthAddr); err == nil {
-		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
-			reserved[uint16(n)] = "its health port"
-		}
-	}
-	return reserved
 }
 
 // verify is how clients and readers of the status prove who they are.
@@ -129,13 +109,13 @@ func (s *Server) Listen() (err error) {
 	}
 	if s.pages != nil {
 		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
-			Addr: s.tunnels.httpAddr, Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
-			OnRefused: s.tunnels.metrics.RefusedHTTP, Reception: s.reception(),
+			Addr: net.JoinHostPort(s.cfg.DataAddr, strconv.Itoa(int(s.cfg.Port))), Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
+			OnRefused: s.metrics.RefusedHTTP, Reception: s.reception(),
 		}, s.pages)
 		if err != nil {
 			return fmt.Errorf("http port: %w", err)
 		}
-		s.tunnels.httpAddr = s.web.Addr().String()
+		s.plane.ServeHTTPAt(s.web.Addr().String())
 	}
 	if s.cfg.HealthAddr != "" {
 		s.health, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
@@ -144,6 +124,12 @@ func (s *Server) Listen() (err error) {
 		if err != nil {
 			return fmt.Errorf("health port: %w", err)
 		}
+	}
+	if err := s.plane.Apply(planOf(s.cfg)); err != nil {
+		return err
+	}
+	if !s.cfg.HasControl() {
+		return nil
 	}
 	return s.controlPort.listen()
 }
@@ -156,6 +142,7 @@ func (s *Server) closePorts() {
 			_ = port.Shutdown(ctx)
 		}
 	}
+	s.plane.Shutdown(ctx)
 }
 
 // ControlAddr is where clients connect, after Listen.
@@ -174,12 +161,10 @@ var errNotReady = errors.New("not ready")
 // readiness says whether balancers may send visitors. Services come with the data plane's configuration.
 func (s *Server) readiness(service string) error {
 	switch {
-	case service != "":
-		return fmt.Errorf("no service %q is configured", service)
 	case !s.ready.Load():
 		return errNotReady
 	default:
-		return nil
+		return s.plane.Ready(service)
 	}
 }
 
@@ -199,7 +184,10 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	s.started = time.Now()
-	run("control port", s.controlPort.run)
+	run("data plane", s.plane.Run)
+	if s.controlPort.listener != nil {
+		run("control port", s.controlPort.run)
+	}
 	run("sessions", s.sessions.Run)
 	parts.Go(func() { giveBackMemory(life) })
 	run("access log", s.records.Run)
@@ -228,7 +216,9 @@ func (s *Server) Run(ctx context.Context) error {
 		// Sessions now carry nothing; the control port and health come last, so that the end can be watched.
 		{"end sessions and ports", 5 * time.Second, func(ctx context.Context) {
 			end()
-			s.controlPort.shutdown(ctx)
+			if s.controlPort.listener != nil {
+				s.controlPort.shutdown(ctx)
+			}
 			if s.health != nil {
 				_ = s.health.Shutdown(ctx)
 			}
@@ -244,7 +234,7 @@ func (s *Server) Run(ctx context.Context) error {
 // drain closes the data plane to new visitors and waits for those that are there until the context ends.
 func (s *Server) drain(ctx context.Context) {
 	var wait sync.WaitGroup
-	wait.Go(func() { s.tunnels.shutdown(ctx) })
+	wait.Go(func() { s.plane.Shutdown(ctx) })
 	if s.web != nil {
 		wait.Go(func() {
 			_ = s.web.Shutdown(ctx) // past the context it has cut them

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"culvert/internal/control"
+	"culvert/internal/dataplane"
 	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
 )
@@ -44,11 +45,11 @@ func TestManyTunnelsAreQuicklyPublished(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.tunnels.Publish(control.Offered{Name: name, Member: m}); err != nil {
+			if _, err := s.plane.Publish(control.Offered{Name: name, Member: m}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.tunnels.Settle()
+		s.plane.Settle()
 		t.Logf("%d tunnels in %s", tunnel.MaxOffers, time.Since(begun))
 		if took := time.Since(begun); took > 2*time.Second {
 			t.Errorf("took %s", took)
@@ -74,9 +75,9 @@ func TestNamesThatNobodyOffersKeepOutNone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s.tunnels.Publish(control.Offered{Name: name, Member: m})
+		return s.plane.Publish(control.Offered{Name: name, Member: m})
 	}
-	for i := range maxTunnels - 1 {
+	for i := range dataplane.MaxTunnels - 1 {
 		p, err := publish(i)
 		if err != nil {
 			t.Fatal(err)
@@ -84,7 +85,7 @@ func TestNamesThatNobodyOffersKeepOutNone(t *testing.T) {
 		p.Withdraw()
 	}
 	for i := range 2 {
-		if _, err := publish(maxTunnels + i); err != nil {
+		if _, err := publish(dataplane.MaxTunnels + i); err != nil {
 			t.Error(err)
 		}
 	}

@@ -39,7 +39,7 @@ func table() []row {
 		{"admin", []string{"accesslog", "auth"}},
 
 		// Level 2: the data path.
-		{"proxy", []string{"hostname", "nowait", "proxyproto", "router", "udp", "upstream"}},
+		{"proxy", []string{"accesslog", "hostname", "nowait", "proxyproto", "router", "udp", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
 		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream"}},
@@ -50,10 +50,12 @@ func table() []row {
 		{"config/plan", []string{"config/file", "hostname", "nearest", "proxyproto", "tunnel", "upstream/health"}},
 
 		// Level 4 to 6: settings, assembly, commands.
+		// The data plane, of what a file says and clients offer.
+		{"dataplane", []string{"accesslog", "admin", "balancer", "config/plan", "control", "entrypoint", "hostname", "proxy", "proxyproto", "router", "tunnel", "upstream", "upstream/health"}},
 		{"config", []string{"auth", "client", "config/file", "config/plan", "hostname", "proxyproto", "tunnel", "upstream/health"}},
 		{"app", []string{
-			"accesslog", "admin", "auth", "client", "config", "control", "cork", "entrypoint", "mux", "pki", "proxy", "router",
-			"tunnel", "tunnel/tls", "tunnel/ws", "upstream", "upstream/fileserver",
+			"accesslog", "admin", "auth", "client", "config", "config/plan", "control", "cork", "dataplane", "entrypoint", "mux", "pki",
+			"proxy", "tunnel/tls", "tunnel/ws", "upstream/fileserver",
 		}},
 		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config"}},

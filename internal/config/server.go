@@ -38,6 +38,7 @@ type Listen struct {
 	DataAddr    string `flag:"data-addr" default:"0.0.0.0" unit:"ADDRESS" group:"Data plane" help:"address that visitors connect to; 127.0.0.1 keeps the tunnels private to this machine"`
 	Port        uint16 `flag:"port" short:"p" modes:"http mixed" default:"8000" unit:"PORT" group:"Data plane" help:"port of HTTP, routed to clients by host name"`
 	// HealthAddr is host:port; empty for none.
+	TLSPort    uint16 `flag:"tls-port" modes:"tcp mixed" default:"0" shown:"none" unit:"PORT" group:"Data plane" help:"port of TLS, passed on to clients by the host name that visitors ask for, and not decrypted"`
 	HealthAddr string `flag:"health-addr" unit:"HOST:PORT" group:"Health" help:"plain HTTP for /healthz and /readyz, which the control port has too"`
 }
 

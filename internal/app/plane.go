@@ -1,0 +1,110 @@
+package app
+
+import (
+	"errors"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"culvert/internal/config"
+	"culvert/internal/config/plan"
+	"culvert/internal/dataplane"
+	"culvert/internal/proxy"
+)
+
+// newPlane makes the data plane that the configuration asks for, without anything in it.
+func (s *Server) newPlane() *dataplane.DataPlane {
+	cfg := dataplane.Config{
+		Addr:       s.cfg.DataAddr,
+		Reserved:   reservedPorts(s.cfg),
+		Sources:    s.cfg.DataSources(),
+		Emit:       s.cfg.Emission(),
+		HTTP:       s.pages,
+		Metrics:    s.metrics,
+		UDPMetrics: proxy.NewUDPMetrics(s.registry),
+		Counters:   dataplane.NewCounters(s.registry),
+		Records:    s.records,
+		Log:        s.log.With(subsystem, "proxy"),
+	}
+	if s.cfg.ExpectsProxy() {
+		trusted, _ := s.cfg.Trusted()
+		cfg.Accept = plan.ProxyAccept{Accept: plan.AcceptAuto, Trusted: trusted}
+	}
+	plane := dataplane.New(cfg)
+	s.registry.MustRegister(plane.Collector())
+	return plane
+}
+
+// reservedPorts are those that no client may open, with what they are for.
+func reservedPorts(cfg config.Server) map[uint16]string {
+	reserved := make(map[uint16]string)
+	if cfg.HasControl() {
+		reserved[cfg.ControlPort] = "its control port"
+	}
+	if cfg.Mode.HasHTTP() {
+		reserved[cfg.Port] = "its HTTP port"
+	}
+	if _, port, err := net.SplitHostPort(cfg.HealthAddr); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+			reserved[uint16(n)] = "its health port"
+		}
+	}
+	return reserved
+}
+
+// tlsEntry is the name of the entrypoint that takes the hosts which clients offer by TLS.
+const tlsEntry = "tls"
+
+// planOf is the data plane of the file, with what flags add to it.
+func planOf(cfg config.Server) plan.Plan {
+	p := cfg.Plan
+	if cfg.TLSPort == 0 {
+		return p
+	}
+	addr := net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.TLSPort)))
+	p.Entrypoints = slices.Clone(p.Entrypoints)
+	if i := slices.IndexFunc(p.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == tlsEntry }); i >= 0 {
+		p.Entrypoints[i].Addr = addr
+		return p
+	}
+	e := plan.Entrypoint{
+		Name: tlsEntry, Protocol: plan.TLS, Addr: addr, Access: plan.Access{Allow: cfg.DataSources()},
+		Streams: plan.Streams{WhenEmpty: plan.Refuse, HelloTimeout: 5 * time.Second, HalfClosedTimeout: 10 * time.Minute},
+	}
+	if cfg.ExpectsProxy() {
+		trusted, _ := cfg.Trusted()
+		e.ProxyProtocol = plan.ProxyAccept{Accept: plan.AcceptAuto, Trusted: trusted}
+	}
+	p.Entrypoints = append(p.Entrypoints, e)
+	return p
+}
+
+// errNoFile means that there is nothing to read again.
+var errNoFile = errors.New("the server runs without a configuration file: start it with --config")
+
+// Reload reads the configuration file again and changes the data plane to what it says, or leaves all as it is and says what is
+// wrong.
+func (s *Server) Reload() error {
+	if s.cfg.Config == "" {
+		return errNoFile
+	}
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	next, changed, err := s.cfg.Reread()
+	if err == nil {
+		err = s.plane.Apply(planOf(next))
+	}
+	if err != nil {
+		s.log.Error("configuration refused, the old one stays", "file", s.cfg.Config, "err", err)
+		return err
+	}
+	for _, w := range next.Warnings {
+		s.log.Warn("configuration", "warning", w)
+	}
+	if len(changed) > 0 {
+		s.log.Warn("some changes wait for the next start", "keys", changed)
+	}
+	s.log.Info("configuration is in effect", "file", s.cfg.Config, "entrypoints", len(next.Plan.Entrypoints), "upstreams", len(next.Plan.Upstreams))
+	return nil
+}

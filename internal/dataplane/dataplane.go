@@ -1,0 +1,136 @@
+// Package dataplane puts entrypoints, routes, upstreams and members together: of what the configuration file says, of what
+// clients offer and of what is diverted for a time; and changes them while visitors are served.
+//
+// It owns every socket that visitors come to but the one of HTTP. A change is made whole or not at all, and touches no
+// connection that is open: those keep the member they have. Nothing here is on the way of a connection: what that reads is
+// an immutable set of routes, swapped whole.
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"culvert/internal/accesslog"
+	"culvert/internal/config/plan"
+	"culvert/internal/entrypoint"
+	"culvert/internal/proxy"
+	"culvert/internal/proxyproto"
+	"culvert/internal/tunnel"
+)
+
+// Config is what a DataPlane needs.
+type Config struct {
+	Addr     string              // the host where ports are opened that clients offer
+	Reserved map[uint16]string   // ports that no client may open, with what they are for
+	Sources  []netip.Prefix      // who may connect to those; empty: everyone
+	Accept   plan.ProxyAccept    // of balancers in front of those
+	Emit     proxyproto.Emission // the PROXY header that services get whose upstream has no setting of its own
+	Inherit  entrypoint.Inheritance
+	// ListenPacket, if set, gives sockets for UDP in place of new ones.
+	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
+	HTTP         *proxy.HTTP // nil if no HTTP is carried
+	Metrics      *proxy.Metrics
+	UDPMetrics   *proxy.UDPMetrics // may be nil
+	Counters     *Counters
+	Records      *accesslog.Log // may be nil
+	Log          *slog.Logger
+}
+
+// DataPlane is the data plane of one process. Use New, Apply, then what you like, and Shutdown once.
+type DataPlane struct {
+	cfg Config
+
+	serving  sync.WaitGroup // entrypoints with their connections, checks of members
+	httpAddr string         // where HTTP is served, for people
+
+	mu      sync.Mutex
+	closed  bool
+	pools   map[string]*pool               // upstreams by name
+	entries map[string]*entry              // entrypoints by name
+	offers  map[tunnel.Name][]*publication // what clients offer, in the order of their coming
+	// Of the configuration, among those above: a look at thousands of tunnels need not pass by these.
+	filePools []*pool
+	own       []*entry
+	listens   map[listening]struct{}
+	web       web
+
+	dirtyMu sync.Mutex
+	dirty   map[*pool]struct{} // whose usability has changed since the entrypoints looked last
+	look    chan struct{}
+}
+
+var errClosed = errors.New("the server is going down")
+
+// New makes a data plane without anything in it. It opens nothing.
+func New(cfg Config) *DataPlane {
+	d := &DataPlane{
+		cfg: cfg, pools: make(map[string]*pool), entries: make(map[string]*entry), offers: make(map[tunnel.Name][]*publication),
+		listens: make(map[listening]struct{}),
+		dirty:   make(map[*pool]struct{}), look: make(chan struct{}, 1),
+	}
+	return d
+}
+
+// ServeHTTPAt says where HTTP is served, for the addresses that clients are told.
+func (d *DataPlane) ServeHTTPAt(addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.httpAddr = addr
+}
+
+// Shutdown takes no new visitors, waits for those that are there until the context ends and then resets them. Nothing of
+// the data plane is left when it returns.
+func (d *DataPlane) Shutdown(ctx context.Context) {
+	d.mu.Lock()
+	d.closed = true
+	for _, e := range d.entries {
+		e.stop()
+	}
+	d.web.stop()
+	for _, p := range d.filePools {
+		p.set(nil) // ends checks
+	}
+	listens := slices.Collect(maps.Keys(d.listens))
+	d.mu.Unlock()
+	for _, l := range listens {
+		l.Drain()
+	}
+	served := make(chan struct{})
+	go func() {
+		d.serving.Wait()
+		close(served)
+	}()
+	select {
+	case <-served:
+		return
+	case <-ctx.Done():
+		d.cfg.Log.Warn("connections were still open at the end of the drain", "connections", d.Open())
+	}
+	for _, l := range listens {
+		l.Abort()
+	}
+	<-served
+}
+
+// Open is the number of connections and flows of visitors that are open, but for HTTP.
+func (d *DataPlane) Open() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for l := range d.listens {
+		n += l.Open()
+	}
+	return n
+}
+
+// listening is a socket with what came through it.
+type listening interface {
+	Drain()    // takes no more
+	Abort()    // ends what is left
+	Open() int // connections or flows
+}

@@ -1,0 +1,618 @@
+package dataplane
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"culvert/internal/accesslog"
+	"culvert/internal/admin"
+	"culvert/internal/config/file"
+	"culvert/internal/config/plan"
+	"culvert/internal/control"
+	"culvert/internal/proxy"
+	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// read is the plan of a file's text. In it, $NAME stands for what vars have.
+func read(t testing.TB, text string, vars map[string]string) plan.Plan {
+	t.Helper()
+	for name, value := range vars {
+		text = strings.ReplaceAll(text, "$"+name, value)
+	}
+	doc, err := file.Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _, err := plan.Read(doc, file.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// start makes a data plane that ends with the test.
+func start(t testing.TB) *DataPlane {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	d := New(Config{
+		Addr: "127.0.0.1", Reserved: map[uint16]string{1: "a test's"}, Metrics: proxy.NewMetrics(reg, proxy.Mode{TCP: true}),
+		UDPMetrics: proxy.NewUDPMetrics(reg), Counters: NewCounters(reg), Records: accesslog.New(accesslog.Config{Records: 64}),
+		Log: slog.New(slog.DiscardHandler),
+	})
+	reg.MustRegister(d.Collector())
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = d.Run(ctx) })
+	t.Cleanup(func() {
+		if _, err := reg.Gather(); err != nil {
+			t.Error(err)
+		}
+		ended, end := context.WithCancel(context.Background())
+		end()
+		d.Shutdown(ended)
+		cancel()
+		running.Wait()
+	})
+	return d
+}
+
+func apply(t testing.TB, d *DataPlane, p plan.Plan) {
+	t.Helper()
+	if err := d.Apply(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// named is a service that says its name and then what it is told.
+func named(t testing.TB, name string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	ctx, end := context.WithCancel(context.Background())
+	serving.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer c.Close()
+				defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+				_, _ = io.WriteString(c, name+"\n")
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	t.Cleanup(func() { _ = ln.Close(); end(); serving.Wait() })
+	return ln.Addr().String()
+}
+
+// free is an address that nobody listens on.
+func free(t testing.TB, network string) string {
+	t.Helper()
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.LocalAddr().String()
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// visitor is a connection from a source, with the name that the service said; "" if it said none.
+type visitor struct {
+	net.Conn
+	lines *bufio.Reader
+	name  string
+}
+
+func visit(t testing.TB, from, to string) *visitor {
+	t.Helper()
+	v, err := tryVisit(t, from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func tryVisit(t testing.TB, from, to string) (*visitor, error) {
+	t.Helper()
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.Dial("tcp", to)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	v := &visitor{Conn: c, lines: bufio.NewReader(c)}
+	name, err := v.lines.ReadString('\n')
+	v.name = strings.TrimSpace(name)
+	return v, err
+}
+
+// hears says whether the service on the other side still answers.
+func (v *visitor) hears(word string) bool {
+	_, _ = io.WriteString(v, word+"\n")
+	answer, err := v.lines.ReadString('\n')
+	return err == nil && strings.TrimSpace(answer) == word
+}
+
+func await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		<-tick.C
+	}
+}
+
+func refuses(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+const devices = `
+entrypoints:
+  - name: devices
+    addr: $addr
+    routes:
+      - {name: debug-box, match: {source: [127.0.0.140]}, upstream: debug}
+      - {upstream: app}
+upstreams:
+  - {name: app, members: [{address: "$app1"}, {address: "$app2"}]}
+  - {name: debug, members: [{address: "$debug"}]}
+`
+
+func TestRoutesBySourceAndTurns(t *testing.T) {
+	d := start(t)
+	addr := free(t, "tcp")
+	apply(t, d, read(t, devices, map[string]string{"addr": addr, "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}))
+	for i := range 6 {
+		if got, want := visit(t, "127.0.0.2", addr).name, fmt.Sprintf("app%d", i%2+1); got != want {
+			t.Errorf("visitor %d: got %s, want %s", i, got, want)
+		}
+		if got := visit(t, "127.0.0.140", addr).name; got != "debug" {
+			t.Errorf("diverted visitor %d: got %s, want debug", i, got)
+		}
+	}
+	state := d.State()
+	if got := state.Entrypoints[0]; got.Total != 12 || !got.Listening || got.Routes[0].Total != 6 || got.Routes[1].Total != 6 {
+		t.Errorf("got %+v", got)
+	}
+	await(t, "12 records", func() bool { return len(d.cfg.Records.Find(accesslog.Query{Entrypoint: "devices"})) == 12 })
+	r := d.cfg.Records.Find(accesslog.Query{Source: netip.MustParsePrefix("127.0.0.140/32"), Limit: 1})[0]
+	if r.Route != "debug-box" || r.Upstream != "debug" || r.Member == "" || r.Protocol != "tcp" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestAReloadTouchesNothingThatIsOpen(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
+	apply(t, d, read(t, devices, vars))
+	onDebug, onApp := visit(t, "127.0.0.140", vars["addr"]), visit(t, "127.0.0.2", vars["addr"])
+	// No divert any more, one member less, another one more.
+	apply(t, d, read(t, `
+entrypoints:
+  - {name: things, addr: $addr, routes: [{upstream: app}]}
+upstreams:
+  - {name: app, balance: first, members: [{address: "$app3"}, {address: "$app2"}]}
+`, map[string]string{"addr": vars["addr"], "app2": vars["app2"], "app3": named(t, "app3")}))
+	if !onDebug.hears("still") || !onApp.hears("there") {
+		t.Error("a reload broke an open connection")
+	}
+	for range 3 {
+		if got := visit(t, "127.0.0.140", vars["addr"]).name; got != "app3" {
+			t.Errorf("got %s, want app3", got)
+		}
+	}
+	if s := d.State(); len(s.Entrypoints) != 1 || s.Entrypoints[0].Name != "things" || len(s.Upstreams) != 1 || len(s.Upstreams[0].Members) != 2 {
+		t.Errorf("got %+v", s)
+	}
+	// And none at all.
+	apply(t, d, plan.Plan{})
+	if !refuses(vars["addr"]) || !onDebug.hears("still") {
+		t.Error("an entrypoint that is gone is open, or took its connections along")
+	}
+}
+
+func TestAChangeThatCannotBeMadeChangesNothing(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
+	apply(t, d, read(t, devices, vars))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	before := d.State()
+	err = d.Apply(read(t, `
+entrypoints:
+  - {name: other, addr: "$other", routes: [{upstream: app}]}
+  - {name: taken, addr: "$taken", routes: [{upstream: app}]}
+upstreams:
+  - {name: app, members: [{address: "127.0.0.1:1"}]}
+`, map[string]string{"other": free(t, "tcp"), "taken": taken.Addr().String()}))
+	if err == nil || !strings.Contains(err.Error(), "taken") || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("got %v, want an error that names the entrypoint", err)
+	}
+	if got := visit(t, "127.0.0.2", vars["addr"]).name; got != "app1" {
+		t.Errorf("got %s, want app1", got)
+	}
+	after := d.State()
+	if len(after.Entrypoints) != len(before.Entrypoints) || len(after.Upstreams) != len(before.Upstreams) {
+		t.Errorf("got %+v, want %+v", after, before)
+	}
+}
+
+func TestAnEntrypointMovesWithinItsPort(t *testing.T) {
+	d := start(t)
+	addr := free(t, "tcp")
+	_, port, _ := net.SplitHostPort(addr)
+	text := `
+entrypoints: [{name: a, addr: "$addr", routes: [{upstream: app}]}]
+upstreams: [{name: app, members: [{address: "$app"}]}]
+`
+	app := named(t, "app")
+	apply(t, d, read(t, text, map[string]string{"addr": ":" + port, "app": app}))
+	apply(t, d, read(t, text, map[string]string{"addr": addr, "app": app}))
+	await(t, "the narrower address", func() bool { v, err := tryVisit(t, "127.0.0.1", addr); return err == nil && v.name == "app" })
+}
+
+// client is a member that dials a service, as a client of a tunnel does, and that may be away.
+type client struct {
+	*upstream.Static
+	away, silent atomic.Bool
+}
+
+func (c *client) Usable() bool { return !c.away.Load() }
+
+func (c *client) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
+	if c.silent.Load() {
+		<-ctx.Done()
+		return upstream.Dialed{}, &upstream.DialError{Reason: upstream.TimedOut, Err: ctx.Err()}
+	}
+	return c.Static.Dial(ctx, v)
+}
+
+func newClient(name, addr string) *client {
+	return &client{Static: upstream.NewStatic(upstream.StaticConfig{Name: name, Network: "tcp", Address: addr})}
+}
+
+func offer(t testing.TB, d *DataPlane, name string, m upstream.Member) control.Publication {
+	t.Helper()
+	n, err := tunnel.ParseName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := d.Publish(control.Offered{Name: n, Member: m, Client: m.Name()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestTheFileAndClientsShareUpstreams(t *testing.T) {
+	d := start(t)
+	addr := free(t, "tcp")
+	apply(t, d, read(t, `
+entrypoints: [{name: in, addr: "$addr", routes: [{upstream: mixed}]}]
+upstreams: [{name: mixed, members: [{tunnel: name/laptop, weight: 2}, {address: "$fixed", backup: true}]}]
+`, map[string]string{"addr": addr, "fixed": named(t, "fixed")}))
+	if got := visit(t, "127.0.0.1", addr).name; got != "fixed" {
+		t.Errorf("without a client: got %s, want fixed", got)
+	}
+	p := offer(t, d, "name/laptop", newClient("laptop", named(t, "laptop")))
+	if got := visit(t, "127.0.0.1", addr).name; got != "laptop" {
+		t.Errorf("with a client: got %s, want laptop", got)
+	}
+	p.(control.HealthPublication).Health(false, errors.New("its check fails"))
+	if got := visit(t, "127.0.0.1", addr).name; got != "fixed" {
+		t.Errorf("with a client whose service is down: got %s, want fixed", got)
+	}
+	p.(control.HealthPublication).Health(true, nil)
+	if got := visit(t, "127.0.0.1", addr).name; got != "laptop" {
+		t.Errorf("with the service back: got %s, want laptop", got)
+	}
+	p.Withdraw()
+	if got := visit(t, "127.0.0.1", addr).name; got != "fixed" {
+		t.Errorf("after the client: got %s, want fixed", got)
+	}
+	if got := len(d.State().Upstreams); got != 1 {
+		t.Errorf("got %d upstreams, want that of the file alone", got)
+	}
+}
+
+func TestAPortFollowsItsMembers(t *testing.T) {
+	d := start(t)
+	addr := free(t, "tcp")
+	_, port, _ := net.SplitHostPort(addr)
+	name := "tcp/" + port
+	p := offer(t, d, name, newClient("a", named(t, "a")))
+	if got := visit(t, "127.0.0.1", addr).name; got != "a" {
+		t.Fatalf("got %s, want a", got)
+	}
+	p.(control.HealthPublication).Health(false, errors.New("down"))
+	await(t, "the port to close", func() bool { return refuses(addr) })
+	if err := d.Ready(name); err == nil {
+		t.Error("a tunnel without a usable member is ready")
+	}
+	p.(control.HealthPublication).Health(true, nil)
+	await(t, "the port to open", func() bool { return !refuses(addr) })
+	if err := d.Ready(name); err != nil {
+		t.Error(err)
+	}
+	p.Withdraw()
+	await(t, "the port to close for good", func() bool { return refuses(addr) && len(d.State().Entrypoints) == 0 })
+	if got := d.State().Upstreams; len(got) != 0 {
+		t.Errorf("got %+v, want nothing left", got)
+	}
+}
+
+func TestWhatHappensWhileNoMemberIsUsable(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"refuse": free(t, "tcp"), "reset": free(t, "tcp"), "queue": free(t, "tcp")}
+	apply(t, d, read(t, `
+entrypoints:
+  - {name: refuse, addr: "$refuse", routes: [{upstream: name/x}]}
+  - {name: reset, addr: "$reset", when_empty: reset, routes: [{upstream: name/x}]}
+  - {name: queue, addr: "$queue", when_empty: queue, routes: [{upstream: name/x}]}
+`, vars))
+	await(t, "the port that refuses", func() bool { return refuses(vars["refuse"]) })
+	if err := d.Ready(""); err != nil {
+		t.Errorf("not ready although all that can be open is: %v", err)
+	}
+	if err := d.Ready("refuse"); err == nil {
+		t.Error("an entrypoint without a usable member is ready")
+	}
+	if _, err := tryVisit(t, "127.0.0.1", vars["reset"]); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("reset: got %v, want a reset", err)
+	}
+	waits := make(chan string)
+	go func() {
+		v, _ := tryVisit(t, "127.0.0.1", vars["queue"])
+		if v == nil {
+			waits <- ""
+			return
+		}
+		waits <- v.name
+	}()
+	await(t, "the visitor to wait", func() bool {
+		for _, e := range d.State().Entrypoints {
+			if e.Name == "queue" {
+				return e.Open == 1
+			}
+		}
+		return false
+	})
+	offer(t, d, "name/x", newClient("x", named(t, "x")))
+	if got := <-waits; got != "x" {
+		t.Errorf("the visitor that waited got %q, want x", got)
+	}
+	if got := visit(t, "127.0.0.1", vars["refuse"]).name; got != "x" {
+		t.Errorf("the port that was closed: got %q, want x", got)
+	}
+}
+
+func TestARouteThatIsDownFailsOrFallsBack(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"fail": free(t, "tcp"), "fall": free(t, "tcp"), "gone": free(t, "tcp"), "app": named(t, "app")}
+	apply(t, d, read(t, `
+entrypoints:
+  - {name: fail, addr: "$fail", routes: [{match: {source: [127.0.0.140]}, upstream: gone}, {upstream: app}]}
+  - {name: fall, addr: "$fall", routes: [{match: {source: [127.0.0.140]}, upstream: gone, on_down: fallback}, {upstream: app}]}
+upstreams:
+  - {name: gone, members: [{address: "$gone"}]}
+  - {name: app, members: [{address: "$app"}]}
+`, vars))
+	if _, err := tryVisit(t, "127.0.0.140", vars["fail"]); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("fail: got %v, want a reset", err)
+	}
+	v := visit(t, "127.0.0.140", vars["fall"])
+	if v.name != "app" || !v.hears("hello") {
+		t.Errorf("fallback: got %q, want app", v.name)
+	}
+	r := d.cfg.Records.Find(accesslog.Query{Entrypoint: "fail"})
+	if len(r) != 1 || r[0].Member != "" || len(r[0].Tries) != 1 || r[0].Tries[0].Reason != "refused" || len(r[0].Candidates) != 1 {
+		t.Errorf("record of the failure: got %+v", r)
+	}
+}
+
+func divertOf(t testing.TB, d *DataPlane, m upstream.Member, want control.Divert) (control.Publication, error) {
+	t.Helper()
+	return d.Publish(control.Offered{
+		Name: tunnel.DivertName(m.Name()), Member: m, Client: m.Name(), Divert: &want, End: func(string) {},
+		Offer: tunnel.Offer{Tunnel: "divert/" + m.Name()},
+	})
+}
+
+func TestADivertTakesItsSourceAndGivesItBack(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
+	apply(t, d, read(t, devices, vars))
+	before := visit(t, "127.0.0.3", vars["addr"])
+	laptop := newClient("laptop", named(t, "laptop"))
+	source := []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")}
+	p, err := divertOf(t, d, laptop, control.Divert{Entrypoint: "devices", Sources: source, Percent: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	diverted := visit(t, "127.0.0.3", vars["addr"])
+	if diverted.name != "laptop" {
+		t.Errorf("got %s, want laptop", diverted.name)
+	}
+	if got := visit(t, "127.0.0.2", vars["addr"]).name; got == "laptop" {
+		t.Error("somebody else was diverted")
+	}
+	if protocol, open, total := p.(control.DivertPublication).Carried(); protocol != "tcp" || open != 1 || total != 1 {
+		t.Errorf("got %s %d %d, want tcp 1 1", protocol, open, total)
+	}
+	// A laptop that does not answer holds a visitor up for a second, and one that refuses not at all.
+	laptop.silent.Store(true)
+	begun := time.Now()
+	if v := visit(t, "127.0.0.3", vars["addr"]); !strings.HasPrefix(v.name, "app") || !v.hears("hello") {
+		t.Errorf("with a laptop that does not answer: got %s, want a member of app", v.name)
+	}
+	if took := time.Since(begun); took < 900*time.Millisecond || took > 3*time.Second {
+		t.Errorf("a laptop that does not answer held the visitor up for %s, want about a second", took)
+	}
+	// A reload does not end it.
+	laptop.silent.Store(false)
+	apply(t, d, read(t, devices, vars))
+	if got := visit(t, "127.0.0.3", vars["addr"]).name; got != "laptop" {
+		t.Errorf("after a reload: got %s, want laptop", got)
+	}
+	p.Withdraw()
+	if got := visit(t, "127.0.0.3", vars["addr"]).name; !strings.HasPrefix(got, "app") {
+		t.Errorf("after the divert: got %s, want a member of app", got)
+	}
+	if !before.hears("still") || !diverted.hears("still") {
+		t.Error("a divert touched open connections")
+	}
+	if _, err := divertOf(t, d, laptop, control.Divert{Entrypoint: "device"}); err == nil || !strings.Contains(err.Error(), "devices") {
+		t.Errorf("a divert of an unknown entrypoint: got %v, want the names of those that there are", err)
+	}
+}
+
+func TestADivertCanMoveWhatIsOpen(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
+	apply(t, d, read(t, devices, vars))
+	mine, other := visit(t, "127.0.0.3", vars["addr"]), visit(t, "127.0.0.2", vars["addr"])
+	_, err := divertOf(t, d, newClient("laptop", named(t, "laptop")), control.Divert{
+		Entrypoint: "devices", Sources: []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")}, Existing: control.Move,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mine.lines.ReadString('\n'); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection that moves: got %v, want a reset", err)
+	}
+	if !other.hears("still") {
+		t.Error("another source's connection was touched")
+	}
+}
+
+func TestMembersAreDrainedAndWeightedWhileTheyRun(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
+	apply(t, d, read(t, devices, vars))
+	open := visit(t, "127.0.0.2", vars["addr"])
+	drain, weight := true, 3
+	if err := d.ChangeMember("app", vars["app1"], admin.MemberChange{Drain: &drain}); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if got := visit(t, "127.0.0.2", vars["addr"]).name; got != "app2" {
+			t.Errorf("got %s, want app2: the other one drains", got)
+		}
+	}
+	if !open.hears("still") {
+		t.Error("draining touched an open connection")
+	}
+	drain = false
+	if err := d.ChangeMember("app", vars["app1"], admin.MemberChange{Drain: &drain, Weight: &weight}); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for range 8 {
+		got[visit(t, "127.0.0.2", vars["addr"]).name]++
+	}
+	if got["app1"] != 6 || got["app2"] != 2 {
+		t.Errorf("got %v, want 6 of app1 and 2 of app2", got)
+	}
+	for _, err := range []error{d.ChangeMember("app", "nobody", admin.MemberChange{Drain: &drain}), d.ChangeMember("ap", "x", admin.MemberChange{Drain: &drain})} {
+		if !errors.Is(err, admin.ErrNotFound) || !strings.Contains(err.Error(), "app") {
+			t.Errorf("got %v, want a name that is not found, and those that there are", err)
+		}
+	}
+}
+
+func TestACheckTakesMembersOutAndEndsTheirConnections(t *testing.T) {
+	d := start(t)
+	sick, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	defer served.Wait()
+	defer sick.Close()
+	healthy := new(atomic.Bool)
+	healthy.Store(true)
+	served.Go(func() {
+		for {
+			c, err := sick.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer c.Close()
+				if healthy.Load() {
+					_, _ = io.WriteString(c, "sick\n")
+				}
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	addr := free(t, "tcp")
+	apply(t, d, read(t, `
+entrypoints: [{name: in, addr: "$addr", routes: [{upstream: app}]}]
+upstreams:
+  - name: app
+    balance: first
+    close_on_down: true
+    members: [{address: "$sick", name: sick}, {address: "$well", name: well}]
+    health: {expect: {expect: "\n"}, interval: 50ms, timeout: 50ms, rise: 1, fall: 2}
+`, map[string]string{"addr": addr, "sick": sick.Addr().String(), "well": named(t, "well")}))
+	v := visit(t, "127.0.0.1", addr)
+	if v.name != "sick" {
+		t.Fatalf("got %s, want sick", v.name)
+	}
+	healthy.Store(false)
+	if _, err := v.lines.ReadString('\n'); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection of a member that is down: got %v, want a reset", err)
+	}
+	if got := visit(t, "127.0.0.1", addr).name; got != "well" {
+		t.Errorf("got %s, want well", got)
+	}
+	if m := d.State().Upstreams[0].Members[0]; m.State != admin.MemberDown || m.LastError == "" || m.Since.IsZero() {
+		t.Errorf("got %+v, want a member that is down, with the reason", m)
+	}
+	healthy.Store(true)
+	await(t, "the member to come back", func() bool { return d.State().Upstreams[0].Members[0].State == admin.MemberUp })
+}

@@ -1,0 +1,194 @@
+package dataplane
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"culvert/internal/accesslog"
+	"culvert/internal/config/plan"
+	"culvert/internal/entrypoint"
+	"culvert/internal/proxy"
+	"culvert/internal/router"
+	"culvert/internal/upstream"
+)
+
+// udpServer carries the datagrams of an entrypoint of UDP.
+type udpServer struct {
+	plane  *DataPlane
+	routes atomic.Pointer[proxy.Routes]
+	total  atomic.Uint64
+	socket *udpSocket // the newest; the mutex of the data plane guards it
+}
+
+func (d *DataPlane) newUDPServer() *udpServer { return &udpServer{plane: d} }
+
+func (s *udpServer) set(e *entry, routes *proxy.Routes) {
+	s.routes.Store(routes)
+	if s.socket != nil && s.socket.settings.differ(e.plan) { // of the socket: its flows end with it
+		e.closeSocket("its settings have changed")
+	}
+}
+
+// udpSettings are those that a socket has for as long as it is open.
+type udpSettings struct {
+	plan.Flows
+	idle   time.Duration
+	access plan.Access
+	name   string
+}
+
+func settingsOf(e plan.Entrypoint) udpSettings {
+	return udpSettings{e.Flows, e.IdleTimeout, e.Access, e.Name}
+}
+
+func (s udpSettings) differ(e plan.Entrypoint) bool {
+	return !(plan.Entrypoint{Name: s.name, Flows: s.Flows, IdleTimeout: s.idle, Access: s.access}).
+		Equal(plan.Entrypoint{Name: e.Name, Flows: e.Flows, IdleTimeout: e.IdleTimeout, Access: e.Access})
+}
+
+// udpSocket is one opening of an entrypoint, with the flows that came through it.
+type udpSocket struct {
+	*entrypoint.UDP
+	settings udpSettings
+	proxy    *proxy.UDP
+	cancel   context.CancelFunc
+}
+
+// Close closes the socket, and ends the flows that came through it: their answers would leave by it.
+func (s *udpSocket) Close() error {
+	s.cancel()
+	return s.UDP.Close()
+}
+
+// Drain takes no new flows, and ends those that are there once they are idle.
+func (s *udpSocket) Drain() { s.proxy.Drain() }
+
+// Abort ends all flows.
+func (s *udpSocket) Abort() { s.cancel() }
+
+// Open is the number of flows.
+func (s *udpSocket) Open() int { return s.proxy.Flows() }
+
+func (s *udpServer) listen(e *entry) (socket, error) {
+	d := e.plane
+	cfg := entrypoint.UDPConfig{
+		Addr: e.plan.Addr, Allow: e.plan.Allow, Log: d.cfg.Log,
+		OnRefused: func(reason string) { d.cfg.UDPMetrics.Refused(e.plan.Name, reason) },
+	}
+	if d.cfg.ListenPacket != nil {
+		cfg.ListenPacket = d.cfg.ListenPacket
+	}
+	ep, err := entrypoint.ListenUDP(cfg)
+	if err != nil {
+		return nil, err
+	}
+	name := e.plan.Name
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &udpSocket{UDP: ep, settings: settingsOf(e.plan), cancel: cancel}
+	records := flowRecords{records: d.cfg.Records, entrypoint: name, routes: &s.routes, total: &s.total}
+	l.proxy = proxy.NewUDP(proxy.UDPConfig{
+		Label: name, Route: s.route, Metrics: d.cfg.UDPMetrics, Log: d.cfg.Log,
+		Idle: e.plan.IdleTimeout, MaxFlows: e.plan.MaxFlows, MaxFlowsPerSource: e.plan.MaxFlowsPerSource,
+		MaxPacketsPerSource: e.plan.MaxPacketsPerSource, PerPacket: e.plan.Mode == plan.PerPacket,
+		ProxyTrusted: trustedBy(e.plan.ProxyProtocol), Opened: records.opened, Closed: records.closed,
+	})
+	s.socket = l
+	d.listens[l] = struct{}{}
+	d.serving.Go(func() {
+		defer cancel()
+		if err := l.proxy.Serve(ctx, ep); err != nil {
+			d.cfg.Log.Error("entrypoint failed", "entrypoint", name, "err", err)
+		}
+		_ = ep.Close()
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.listens, l)
+	})
+	return l, nil
+}
+
+// trustedBy are the balancers whose headers are expected; none if none are.
+func trustedBy(a plan.ProxyAccept) []netip.Prefix {
+	if a.Accept != plan.AcceptAuto {
+		return nil
+	}
+	return a.Trusted
+}
+
+// route implements proxy.UDPRoute.
+func (s *udpServer) route(source netip.Addr, roll uint32, from int) (u *upstream.Upstream, index int, fallback, ok bool) {
+	routes := s.routes.Load()
+	index, target, ok := routes.Next(router.L4Key{Source: source.WithZone(""), Roll: roll}, from)
+	if !ok {
+		return nil, index, false, false
+	}
+	return target.Upstream, index, routes.Route(index).Fallback, true
+}
+
+func (s *udpServer) reroute(_ bool, which func(netip.Addr, string) bool) {
+	if s.socket != nil {
+		s.socket.proxy.Move(func(visitor netip.AddrPort) bool { return which(visitor.Addr(), "") })
+	}
+}
+
+func (s *udpServer) carried() (open int, total uint64) {
+	if s.socket != nil {
+		open = s.socket.Open()
+	}
+	return open, s.total.Load()
+}
+
+func (s *udpServer) usable() {
+	if s.socket != nil {
+		s.socket.proxy.Recheck()
+	}
+}
+
+// flowRecords makes records of flows.
+type flowRecords struct {
+	records    *accesslog.Log
+	entrypoint string
+	routes     *atomic.Pointer[proxy.Routes]
+	total      *atomic.Uint64
+	open       sync.Map // *accesslog.Entry by the flow's id
+}
+
+func (r *flowRecords) opened(f proxy.UDPFlow) {
+	r.total.Add(1)
+	if routes := r.routes.Load(); f.Route < routes.Len() {
+		routes.CountFlow(f.Route)
+	}
+	if entry := r.records.Opened(r.record(f)); entry != nil {
+		r.open.Store(f.ID, entry)
+	}
+}
+
+func (r *flowRecords) record(f proxy.UDPFlow) accesslog.Record {
+	rec := accesslog.Record{
+		ID: f.ID, Begun: f.Opened, Entrypoint: r.entrypoint, Protocol: string(plan.UDP), Upstream: f.Upstream, Member: f.Member,
+		Source: f.Source, Destination: f.Destination, Via: f.Via,
+	}
+	if routes := r.routes.Load(); f.Route < routes.Len() {
+		rec.Route = routes.Route(f.Route).Name
+	}
+	return rec
+}
+
+func (r *flowRecords) closed(f proxy.UDPFlow) {
+	entry, ok := r.open.LoadAndDelete(f.ID)
+	if !ok {
+		return
+	}
+	entry.(*accesslog.Entry).Closed(func(rec *accesslog.Record) {
+		rec.Member, rec.Upstream = f.Member, f.Upstream
+		rec.Duration = time.Since(f.Opened)
+		rec.In, rec.Out = int64(f.Bytes[proxy.In]), int64(f.Bytes[proxy.Out])
+		rec.ClosedBy, rec.Why = accesslog.Server, f.Reason
+		if f.Err != nil {
+			rec.Why += ": " + f.Err.Error()
+		}
+	})
+}

@@ -1,0 +1,150 @@
+package dataplane
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"culvert/internal/admin"
+	"culvert/internal/balancer"
+	"culvert/internal/hostname"
+	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
+)
+
+// State implements admin.DataPlane.
+func (d *DataPlane) State() admin.State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var s admin.State
+	for _, name := range slices.Sorted(maps.Keys(d.entries)) {
+		s.Entrypoints = append(s.Entrypoints, d.entries[name].state())
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.pools)) {
+		s.Upstreams = append(s.Upstreams, d.pools[name].state())
+	}
+	return s
+}
+
+func (e *entry) state() admin.Entrypoint {
+	s := admin.Entrypoint{Name: e.plan.Name, Protocol: string(e.plan.Protocol), Address: e.plan.Addr, Listening: e.socket != nil}
+	if e.socket != nil {
+		s.Address = e.socket.Addr().String()
+	}
+	s.Open, s.Total = e.server.carried()
+	for _, r := range e.routes() {
+		shown := admin.Route{
+			Name: r.Name, Percent: r.Percent, Upstream: r.Upstream, OnDown: "fail", Total: e.total(r.Name).Load(),
+			Sources: texts(r.Sources, netip.Prefix.String), Hosts: texts(r.Hosts, hostname.Pattern.String),
+		}
+		if r.Fallback {
+			shown.OnDown = "fallback"
+		}
+		if id, ok := strings.CutPrefix(r.Name, string(tunnel.Divert)+"/"); ok {
+			shown.Divert = id
+		}
+		s.Routes = append(s.Routes, shown)
+	}
+	return s
+}
+
+func texts[T any](list []T, text func(T) string) (out []string) {
+	for _, v := range list {
+		out = append(out, text(v))
+	}
+	return out
+}
+
+func (p *pool) state() admin.Upstream {
+	s := admin.Upstream{Name: p.name, Balance: string(balancer.RoundRobin), Usable: p.upstream.Usable(), Queued: p.upstream.Waiting()}
+	if p.file != nil {
+		s.Balance = p.file.Balance
+	}
+	checked := slices.DeleteFunc(slices.Collect(maps.Values(p.static)), func(m *staticMember) bool { return m.checker == nil })
+	for _, at := range p.upstream.Places() {
+		m := admin.Member{
+			Name: at.Name, State: stateOf(at), EjectedUntil: at.EjectedUntil, LastError: at.LastError, Weight: at.Weight,
+			Backup: at.Backup, MaxConns: at.MaxConns, Open: at.Open, Total: at.Total, Failed: at.Failed,
+		}
+		if i := slices.IndexFunc(checked, func(m *staticMember) bool { return m.member == at.Member }); i >= 0 {
+			st := checked[i].checker.Status()
+			m.Since = st.Changed
+			m.LastError = cmp.Or(st.LastError, m.LastError)
+		}
+		s.Members = append(s.Members, m)
+	}
+	return s
+}
+
+func stateOf(at upstream.PlaceState) admin.MemberState {
+	switch {
+	case at.Draining:
+		return admin.MemberDraining
+	case at.Down:
+		return admin.MemberDown
+	case !at.Usable:
+		return admin.MemberAway
+	case at.EjectedUntil.After(time.Now()):
+		return admin.MemberEjected
+	case at.Suspect:
+		return admin.MemberSuspect
+	default:
+		return admin.MemberUp
+	}
+}
+
+// ChangeMember implements admin.DataPlane.
+func (d *DataPlane) ChangeMember(name, member string, change admin.MemberChange) error {
+	d.mu.Lock()
+	p := d.pools[name]
+	names := slices.Sorted(maps.Keys(d.pools))
+	d.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("%w: no upstream %q; there are %s", admin.ErrNotFound, name, strings.Join(names, ", "))
+	}
+	var errs []error
+	if change.Drain != nil {
+		errs = append(errs, p.upstream.SetDrain(member, *change.Drain))
+	}
+	if change.Weight != nil {
+		errs = append(errs, p.upstream.SetWeight(member, *change.Weight))
+	}
+	err := cmp.Or(errs...)
+	if errors.As(err, new(upstream.UnknownMember)) {
+		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
+	}
+	return err
+}
+
+// Ready says why a service takes no visitors: an upstream or tunnel that has no usable member, or an entrypoint none of whose
+// routes leads to one; nil if it does. The empty name is the whole of it: every entrypoint that can be open is.
+func (d *DataPlane) Ready(service string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch p, e := d.pools[service], d.entries[service]; {
+	case d.closed:
+		return errClosed
+	case service == "":
+		return d.bound()
+	case e != nil && !e.isUsable(), e == nil && p != nil && !p.upstream.Usable():
+		return fmt.Errorf("%s has no usable member", service)
+	case e == nil && p == nil:
+		return fmt.Errorf("there is no upstream, tunnel or entrypoint %.80q", service)
+	}
+	return nil
+}
+
+// bound says whether the entrypoints of the configuration that are to be open are.
+func (d *DataPlane) bound() error {
+	for _, e := range d.own {
+		if e.socket == nil && (e.isUsable() || !e.closes()) {
+			return fmt.Errorf("entrypoint %s is not open", e.plan.Name)
+		}
+	}
+	return nil
+}
