@@ -58,7 +58,7 @@ func table() []row {
 			"proxy", "tunnel/tls", "tunnel/ws", "upstream/fileserver",
 		}},
 		{"demo", []string{"app", "auth", "config"}},
-		{"cli/generate", []string{"config"}},
+		{"cli/generate", []string{"config", "config/plan"}},
 		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "config/file", "demo", "nearest", "pki", "systemd"}},
 		{"cmd/culvert", []string{"cli"}},
 

@@ -28,6 +28,7 @@ type File struct {
 	Warnings file.Faults
 
 	doc       *file.Doc // of Plan, until it has been checked
+	unread    bool      // the file is on the machine that a unit is for
 	elsewhere bool      // what the file names is on another machine
 	origin    *origin
 }
@@ -83,7 +84,8 @@ func (s *Server) readFile(settings *Settings) (found Problems) {
 	case err == nil:
 	case !errors.As(err, &faults):
 		found.add("config", "", "%s", err)
-	case s.Generate != "" && missing(s.Config): // it is on the machine that the unit is for
+	case s.Generate != "" && missing(s.Config):
+		s.unread = true
 	default:
 		for _, f := range faults {
 			found = append(found, ofFile(f))
@@ -91,6 +93,9 @@ func (s *Server) readFile(settings *Settings) (found Problems) {
 	}
 	return found
 }
+
+// FileUnread says whether a unit is to be made for a file that is not on this machine.
+func (s *Server) FileUnread() bool { return s.unread }
 
 func missing(path string) bool {
 	_, err := os.Stat(path)

@@ -7,11 +7,14 @@ package generate
 
 import (
 	"fmt"
+	"net"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
 	"culvert/internal/config"
+	"culvert/internal/config/plan"
 )
 
 // Options say for whom to write.
@@ -42,12 +45,16 @@ type file struct {
 	source string // path on the machine of a unit
 	secret string // what the operator puts there by hand; empty for files that exist
 	ours   bool   // the path was chosen here, not by the operator
+	// path is where a unit reads it as it is, so that a change can take effect while it runs; empty for a copy that systemd
+	// makes when the unit starts.
+	path string
 }
 
 // port is a port that a service listens on.
 type port struct {
 	name   string
 	number uint16
+	udp    bool
 }
 
 // service is a command to be run for good, in the form that units and manifests are written from.
@@ -75,7 +82,33 @@ func Server(cfg config.Server, settings *config.Settings, o Options) (Result, er
 	if err != nil {
 		return Result{}, err
 	}
-	if !cfg.InsecureNoAuth && (cfg.Tokens == "" || cfg.CredentialGiven()) {
+	if cfg.HasControl() {
+		s.control(cfg, settings)
+	}
+	if cfg.Mode.HasHTTP() {
+		s.ports = append(s.ports, port{name: "http", number: cfg.Port})
+	}
+	if cfg.Mode.HasTCP() && cfg.HasControl() {
+		s.allowedPorts(cfg)
+	}
+	s.entrypoints(cfg.Plan)
+	if health, ok := cfg.HealthPort(); ok {
+		s.probe, s.probeTLS = &port{name: "health", number: health}, false
+		s.ports = append(s.ports, *s.probe)
+	}
+	s.lowPorts = s.lowPorts || cfg.Config != "" // it may get such a port while the service runs
+	for _, p := range s.ports {
+		s.lowPorts = s.lowPorts || p.number != 0 && p.number < 1024
+	}
+	s.stop = cfg.ReadyGrace + cfg.DrainTimeout + 10*time.Second
+	return s.write(cfg.Generate, settings.Lookup("auto-tls-path"))
+}
+
+// control is what the control port needs. A token that stands in the configuration file needs no file of its own, and of
+// a file that is elsewhere nobody knows.
+func (s *service) control(cfg config.Server, settings *config.Settings) {
+	inFile := cfg.FileUnread() || settings.Lookup("token").Source() == config.FromFile
+	if !cfg.InsecureNoAuth && !inFile && (cfg.Tokens == "" || cfg.CredentialGiven()) {
 		s.needSecret("token-file", "token", "the token")
 	}
 	if cfg.AutoTLS {
@@ -83,24 +116,22 @@ func Server(cfg config.Server, settings *config.Settings, o Options) (Result, er
 		s.addresses = len(cfg.AutoTLSSAN) == 0
 		s.san = s.addresses
 	}
-	control := port{"control", cfg.ControlPort}
+	control := port{name: "control", number: cfg.ControlPort}
 	s.ports = append(s.ports, control)
 	s.probe, s.probeTLS = &control, !cfg.InsecurePlaintext
-	if cfg.Mode.HasHTTP() {
-		s.ports = append(s.ports, port{"http", cfg.Port})
+}
+
+// entrypoints lists the ports of the configuration file.
+func (s *service) entrypoints(p plan.Plan) {
+	for _, e := range p.Entrypoints {
+		_, text, err := net.SplitHostPort(e.Addr)
+		number, err2 := strconv.ParseUint(text, 10, 16)
+		udp := e.Protocol == plan.UDP
+		if err != nil || err2 != nil || s.has(uint16(number), udp) {
+			continue
+		}
+		s.ports = append(s.ports, port{fmt.Sprintf("%s-%d", e.Protocol.Network(), number), uint16(number), udp})
 	}
-	if cfg.Mode.HasTCP() {
-		s.allowedPorts(cfg)
-	}
-	if health, ok := cfg.HealthPort(); ok {
-		s.probe, s.probeTLS = &port{"health", health}, false
-		s.ports = append(s.ports, *s.probe)
-	}
-	for _, p := range s.ports {
-		s.lowPorts = s.lowPorts || p.number != 0 && p.number < 1024
-	}
-	s.stop = cfg.ReadyGrace + cfg.DrainTimeout + 10*time.Second
-	return s.write(cfg.Generate, settings.Lookup("auto-tls-path"))
 }
 
 // maxListed is how many ports of clients a Service lists.
@@ -115,21 +146,21 @@ func (s *service) allowedPorts(cfg config.Server) {
 		}
 		s.lowPorts = s.lowPorts || n < 1024
 		if len(listed) <= maxListed {
-			listed = append(listed, port{fmt.Sprintf("tcp-%d", n), uint16(n)})
+			listed = append(listed, port{name: fmt.Sprintf("tcp-%d", n), number: uint16(n)})
 		}
 	}
 	if len(listed) <= maxListed {
 		for _, p := range listed {
-			if !s.has(p.number) {
+			if !s.has(p.number, false) {
 				s.ports = append(s.ports, p)
 			}
 		}
 	}
 }
 
-func (s *service) has(number uint16) bool {
+func (s *service) has(number uint16, udp bool) bool {
 	for _, p := range s.ports {
-		if p.number == number {
+		if p.number == number && p.udp == udp {
 			return true
 		}
 	}
@@ -171,7 +202,7 @@ func Fileserver(cfg config.Fileserver, settings *config.Settings, o Options) (Re
 	if !cfg.BasicAuthPassword.Empty() || cfg.BasicAuthPasswordFile != "" {
 		s.needSecret("basic-auth-password-file", "password", "the password")
 	}
-	s.ports = []port{{"http", cfg.Port}}
+	s.ports = []port{{name: "http", number: cfg.Port}}
 	s.lowPorts = cfg.Port != 0 && cfg.Port < 1024
 	s.stop = 15 * time.Second
 	return s.write(cfg.Generate, nil)
@@ -211,19 +242,26 @@ func newService(g config.Generator, settings *config.Settings, o Options) (*serv
 // wish for a unit itself.
 func (s *service) take(setting *config.Setting) error {
 	switch setting.Flag {
-	case "generate", "generate-name", "generate-image", "auto-tls-path", "state-dir", "webroot":
+	case "generate", "generate-name", "print-config", "generate-image", "auto-tls-path", "state-dir", "webroot":
 		return nil
 	}
 	given := setting.Given()
 	if len(given) == 0 || setting.Secret() || setting.Flag == "token-env" {
 		return nil
 	}
+	if setting.Source() == config.FromFile && setting.File == "" {
+		return nil // it is in the configuration file, and can be changed there
+	}
 	if setting.File != "" {
 		source, err := absolute(given[len(given)-1], s.options.Dir)
 		if err != nil {
 			return err
 		}
-		s.files = append(s.files, file{key: setting.File, source: source})
+		f := file{key: setting.File, source: source}
+		if setting.Flag == "config" {
+			f.path = s.configPath(source)
+		}
+		s.files = append(s.files, f)
 		s.arguments = append(s.arguments, argument{flag: setting.Flag, file: setting.File})
 		return nil
 	}
@@ -237,6 +275,16 @@ func (s *service) take(setting *config.Setting) error {
 		s.arguments = append(s.arguments, argument{flag: setting.Flag, value: value, toggle: setting.Bool()})
 	}
 	return nil
+}
+
+// configPath is where a unit reads its configuration file: where it is, if the unit's user can look there.
+func (s *service) configPath(source string) string {
+	for _, private := range []string{"/home", "/root", "/run/user", "/tmp", "/var/tmp"} {
+		if strings.HasPrefix(source, private+"/") {
+			return "/etc/" + s.name + ".yaml" // not among the secrets, whose folder is closed
+		}
+	}
+	return source
 }
 
 // needSecret sees to it that the service gets a secret by a file, wherever it came from here.

@@ -178,7 +178,7 @@ func (s *service) containerPorts() *yaml.Node {
 	l := list()
 	for _, p := range s.ports {
 		if p.number != 0 {
-			l.Content = append(l.Content, object("name", text(p.name), "containerPort", number(int(p.number))))
+			l.Content = append(l.Content, withProtocol(p, object("name", text(p.name), "containerPort", number(int(p.number)))))
 		}
 	}
 	return l
@@ -212,8 +212,8 @@ func (s *service) kubeService() *yaml.Node {
 	ports := list()
 	for _, p := range s.ports {
 		if p.number != 0 && p.name != "health" {
-			ports.Content = append(ports.Content, object(
-				"name", text(p.name), "port", number(int(p.number)), "targetPort", text(p.name)))
+			ports.Content = append(ports.Content, withProtocol(p, object(
+				"name", text(p.name), "port", number(int(p.number)), "targetPort", text(p.name))))
 		}
 	}
 	return object(
@@ -222,6 +222,14 @@ func (s *service) kubeService() *yaml.Node {
 		"metadata", s.metadata(),
 		"spec", object("selector", s.selector(), "ports", ports),
 	)
+}
+
+// withProtocol says of a port of datagrams that it is one.
+func withProtocol(p port, n *yaml.Node) *yaml.Node {
+	if p.udp {
+		add(n, "protocol", text("UDP"))
+	}
+	return n
 }
 
 func (s *service) metadata() *yaml.Node {

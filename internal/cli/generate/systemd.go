@@ -3,6 +3,7 @@ package generate
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"culvert/internal/config"
@@ -33,7 +34,9 @@ func (s *service) unit(state *config.Setting, chosen string) (Result, error) {
 		if err := checkPath(f.source); err != nil {
 			return Result{}, fmt.Errorf("file %q: %w", f.source, err)
 		}
-		fmt.Fprintf(&b, "LoadCredential=%s:%s\n", f.key, quotePath(f.source))
+		if f.path == "" {
+			fmt.Fprintf(&b, "LoadCredential=%s:%s\n", f.key, quotePath(f.source))
+		}
 	}
 	if err := s.writeSandbox(&b); err != nil {
 		return Result{}, err
@@ -51,6 +54,8 @@ func (s *service) writeExec(b *strings.Builder) error {
 	for _, a := range s.arguments {
 		b.WriteString(" \\\n    --" + a.flag)
 		switch {
+		case a.file != "" && s.pathOf(a.file) != "":
+			b.WriteString(" " + quoteExec(s.pathOf(a.file)))
 		case a.file != "":
 			b.WriteString(" ${CREDENTIALS_DIRECTORY}/" + a.file)
 		case a.toggle:
@@ -60,7 +65,25 @@ func (s *service) writeExec(b *strings.Builder) error {
 		}
 	}
 	b.WriteString("\n")
+	if s.reloads() {
+		b.WriteString("ExecReload=/bin/kill -HUP $MAINPID\n")
+	}
 	return nil
+}
+
+// pathOf is where the unit reads a file as it is; empty for a copy.
+func (s *service) pathOf(key string) string {
+	for _, f := range s.files {
+		if f.key == key {
+			return f.path
+		}
+	}
+	return ""
+}
+
+// reloads says whether there is a configuration file to be read again.
+func (s *service) reloads() bool {
+	return slices.ContainsFunc(s.files, func(f file) bool { return f.path != "" })
 }
 
 // writeSandbox takes away what the service does not need. ProcSubset=pid is not among it: Go reads the length of the
@@ -125,6 +148,14 @@ func (s *service) protectHome() string {
 func (s *service) unitNotes() []string {
 	notes := []string{"# Before the unit can start, as root:"}
 	for _, f := range s.files {
+		if f.path != "" {
+			if f.path != f.source {
+				notes = append(notes, "install -D -m 0644 "+shellQuote(f.source)+" "+shellQuote(f.path))
+			}
+			notes = append(notes, "# "+shellQuote(f.path)+" must be readable by everyone, as the unit runs as a user of its own: keep tokens out of it (token_file)",
+				"# After a change of it: systemctl reload "+s.name)
+			continue
+		}
 		if !f.ours {
 			notes = append(notes, "# "+shellQuote(f.source)+" must be there; it is read when the unit starts")
 			continue
