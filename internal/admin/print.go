@@ -31,6 +31,7 @@ func Print(w io.Writer, s Status, now time.Time) error {
 		fmt.Fprintf(t, "%s\t%.1f ms\t%d\t%d\t%d\n", plain(c.ClientID), c.RTTMillis, c.Links, c.Resumes, c.Streams)
 	}
 	_ = t.Flush()
+	printPlane(&b, s, now)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -29,11 +29,26 @@ func (c *Client) Run(ctx context.Context) error {
 
 // NewClient assembles a client, to be Run once. It opens nothing.
 func NewClient(cfg config.Client, version Version, log *slog.Logger) (*Client, error) {
+	c, err := client.New(clientConfig(cfg, version, log))
+	if err != nil {
+		return nil, err
+	}
+	return &Client{c}, nil
+}
+
+// RunDivert has live traffic of a server come to this machine, and tells event what happens. See client.Divert.
+func RunDivert(ctx context.Context, cfg config.Divert, event func(client.DivertEvent), version Version, log *slog.Logger) error {
+	return client.Divert(ctx, client.DivertConfig{
+		Client: clientConfig(cfg.Client, version, log), Wish: cfg.Wish, Target: cfg.Target, Report: event,
+	})
+}
+
+func clientConfig(cfg config.Client, version Version, log *slog.Logger) client.Config {
 	proxy := http.ProxyFromEnvironment
 	if cfg.ProxyURL != nil {
 		proxy = http.ProxyURL(cfg.ProxyURL)
 	}
-	c, err := client.New(client.Config{
+	return client.Config{
 		Software:  version.Version,
 		URLs:      cfg.URLs,
 		Token:     cfg.Token,
@@ -52,9 +67,5 @@ func NewClient(cfg config.Client, version Version, log *slog.Logger) (*Client, e
 
 		Budget: mux.NewBudget(windowBudget),
 		Log:    log.With(subsystem, "client"),
-	})
-	if err != nil {
-		return nil, err
 	}
-	return &Client{c}, nil
 }

@@ -59,7 +59,9 @@ func table() []row {
 		}},
 		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config", "config/plan"}},
-		{"cli", []string{"admin", "app", "auth", "cli/generate", "config", "config/file", "demo", "nearest", "pki", "systemd"}},
+		{"cli", []string{
+			"admin", "app", "auth", "client", "cli/generate", "config", "config/file", "demo", "nearest", "pki", "systemd",
+		}},
 		{"cmd/culvert", []string{"cli"}},
 
 		// Tests only.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"culvert/internal/client"
 	"culvert/internal/config"
 )
 
@@ -34,6 +35,8 @@ type Deps struct {
 	RunServer     func(ctx context.Context, cfg config.Server, log *slog.Logger) error
 	RunClient     func(ctx context.Context, cfg config.Client, log *slog.Logger) error
 	RunFileserver func(ctx context.Context, cfg config.Fileserver, log *slog.Logger) error
+	// RunDivert tells event what happens, in turn, and returns when the divert has ended.
+	RunDivert func(ctx context.Context, cfg config.Divert, event func(client.DivertEvent), log *slog.Logger) error
 	// RunDemo writes its summary to out.
 	RunDemo func(ctx context.Context, cfg config.Demo, out io.Writer, log *slog.Logger) error
 }
@@ -82,7 +85,8 @@ func NewRoot(deps Deps) *cobra.Command {
 		t.server(lbPage()),
 		t.check(),
 		t.fileserver("fileserver"),
-		t.status(),
+		t.divert(),
+		t.status(), t.explain(), t.reload(), t.drain(),
 		t.group("token", "Tokens: make, list and revoke the tokens of a token file",
 			t.tokenNew(), t.tokenList(), t.tokenRevoke()),
 		t.version(),

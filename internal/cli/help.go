@@ -45,6 +45,8 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 
 func useLine(cmd *cobra.Command) string {
 	switch {
+	case cmd.Annotations[leafKey] != "":
+		return cmd.CommandPath() + " [flags]\n  " + cmd.CommandPath() + " COMMAND"
 	case cmd.HasAvailableSubCommands():
 		return cmd.CommandPath() + " COMMAND"
 	case cmd.HasAvailableLocalFlags():

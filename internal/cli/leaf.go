@@ -98,6 +98,9 @@ func (v flagValue) String() string       { return v.setting.Default }
 // groupKey is the annotation of a flag that says under which heading help shows it.
 const groupKey = "culvert/group"
 
+// leafKey is the annotation of a command that does something and has commands below it, too.
+const leafKey = "culvert/leaf"
+
 // bind makes the flags of settings: their own, and the hidden ones that users of other tunnels type. Letters of other
 // tunnels give way to our own.
 func bind(cmd *cobra.Command, settings *config.Settings) {

@@ -40,6 +40,7 @@ func production() Deps {
 		RunServer:     runServer,
 		RunClient:     runClient,
 		RunFileserver: runFileserver,
+		RunDivert:     runDivert,
 		RunDemo:       runDemo,
 	}
 }

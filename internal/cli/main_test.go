@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"culvert/internal/client"
 	"culvert/internal/config"
 )
 
@@ -28,6 +29,8 @@ type world struct {
 	client     *config.Client
 	fileserver *config.Fileserver
 	demo       *config.Demo
+	divert     *config.Divert
+	events     []client.DivertEvent // of a divert
 }
 
 // newWorld has a folder with the files that examples name.
@@ -52,7 +55,7 @@ func (w *world) runWords(t *testing.T, args ...string) (code int) {
 	t.Helper()
 	w.stdout.Reset()
 	w.stderr.Reset()
-	w.server, w.client, w.fileserver, w.demo = nil, nil, nil, nil
+	w.server, w.client, w.fileserver, w.demo, w.divert = nil, nil, nil, nil, nil
 	return Execute(t.Context(), w.deps(), args)
 }
 
@@ -76,6 +79,13 @@ func (w *world) deps() Deps {
 			w.fileserver = &cfg
 			return w.fail
 		},
+		RunDivert: func(_ context.Context, cfg config.Divert, event func(client.DivertEvent), _ *slog.Logger) error {
+			w.divert = &cfg
+			for _, e := range w.events {
+				event(e)
+			}
+			return w.fail
+		},
 		RunDemo: func(_ context.Context, cfg config.Demo, out io.Writer, _ *slog.Logger) error {
 			w.demo = &cfg
 			_, _ = io.WriteString(out, "summary\n")
@@ -95,6 +105,8 @@ func (w *world) ran() string {
 		return "fileserver"
 	case w.demo != nil:
 		return "demo"
+	case w.divert != nil:
+		return "divert"
 	}
 	return ""
 }

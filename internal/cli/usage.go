@@ -19,7 +19,7 @@ func checkCommand(root *cobra.Command, args []string) (*cobra.Command, error) {
 	if err != nil {
 		return root, err
 	}
-	if cmd.HasSubCommands() {
+	if cmd.HasSubCommands() && cmd.Annotations[leafKey] == "" { // one with flags of its own sees to its arguments itself
 		for _, arg := range rest {
 			if !strings.HasPrefix(arg, "-") {
 				return cmd, unknownCommand(cmd, arg)

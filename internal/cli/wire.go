@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"culvert/internal/app"
+	"culvert/internal/client"
 	"culvert/internal/config"
 	"culvert/internal/demo"
 	"culvert/internal/systemd"
@@ -52,6 +53,10 @@ func runFileserver(ctx context.Context, cfg config.Fileserver, log *slog.Logger)
 	return served(ctx, log, func(ctx context.Context) error {
 		return app.RunFileserver(ctx, cfg, appVersion(ReadBuild()), log)
 	})
+}
+
+func runDivert(ctx context.Context, cfg config.Divert, event func(client.DivertEvent), log *slog.Logger) error {
+	return app.RunDivert(ctx, cfg, event, appVersion(ReadBuild()), log)
 }
 
 func runDemo(ctx context.Context, cfg config.Demo, out io.Writer, log *slog.Logger) error {

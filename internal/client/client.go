@@ -39,7 +39,16 @@ type Config struct {
 	ProxyProtocol *proxyproto.Version
 	Weight        int  // share of the visitors beside other clients; 0 counts as 1
 	Backup        bool // visitors only while no other client can
+	Watch         Watch
 	Log           *slog.Logger
+}
+
+// Watch is told what becomes of a client, by its sessions in turn and at once. What is nil is not told.
+type Watch struct {
+	Answered func(tunnel.Answer) // to an offer
+	Ended    func(tunnel.Ended)  // the server has taken a tunnel down
+	Opened   func(*tunnel.Open)  // a connection comes
+	Failed   func(error)         // a session could not begin, or has ended
 }
 
 // Client keeps sessions up. Use New, then Run once.
@@ -50,7 +59,8 @@ type Client struct {
 
 	mu       sync.Mutex
 	identity Identity
-	counter  uint64 // sessions begun by this process
+	counter  uint64    // sessions begun by this process
+	accepted time.Time // when a server first took an offer
 }
 
 // New checks the configuration and opens nothing.
@@ -106,9 +116,34 @@ func (c *Client) hello(reconnects uint64) tunnel.Hello {
 		if u.Scheme == SchemeH2C {
 			offer.Protocol = "h2c"
 		}
+		if u.Divert != nil {
+			wish := *u.Divert
+			wish.For = c.left(wish.For)
+			offer.Divert = &wish
+		}
 		h.Offers = append(h.Offers, offer)
 	}
 	return h
+}
+
+// left is what is left of the time of the client's diverts. The caller holds mu.
+func (c *Client) left(whole time.Duration) time.Duration {
+	if c.accepted.IsZero() {
+		return whole
+	}
+	return max(whole-time.Since(c.accepted), time.Millisecond)
+}
+
+// answered puts down what a server said to an offer.
+func (c *Client) answered(a tunnel.Answer) {
+	c.mu.Lock()
+	if a.Refused == "" && c.accepted.IsZero() {
+		c.accepted = time.Now()
+	}
+	c.mu.Unlock()
+	if c.cfg.Watch.Answered != nil {
+		c.cfg.Watch.Answered(a)
+	}
 }
 
 // becomeAnother gives the process an instance of its own, once it has learned that another process has its instance.

@@ -50,6 +50,9 @@ func (k *keeper) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if failed := k.client.cfg.Watch.Failed; failed != nil {
+			failed(err)
+		}
 		pause := pauseAfter(err)
 		k.report(err, pause)
 		sleep(ctx, pause)
@@ -209,6 +212,7 @@ func (k *keeper) fenced(err error, instance string) {
 func (k *keeper) welcome(hello tunnel.Hello, w tunnel.Welcome) {
 	k.log.Info("connected", "client_id", hello.ID, "server_version", w.Software)
 	for _, a := range w.Answers {
+		k.client.answered(a)
 		if a.Refused != "" {
 			k.log.Error("server refused the tunnel", "tunnel", a.Tunnel, "reason", a.Refused)
 			continue
@@ -284,6 +288,8 @@ func (k *keeper) watch(ctx context.Context, s *tunnel.Session, going chan<- *tun
 		select {
 		case <-ctx.Done():
 			return nil
+		case e := <-s.TunnelEnded():
+			k.ended(e)
 		case g := <-s.GoneAway():
 			k.log.Info("server is going away", "reason", g.Reason, "detail", g.Detail)
 			gone = &g
@@ -301,6 +307,14 @@ func (k *keeper) watch(ctx context.Context, s *tunnel.Session, going chan<- *tun
 				return s.Err()
 			}
 		}
+	}
+}
+
+// ended tells the operator of a tunnel that the server has taken down.
+func (k *keeper) ended(e tunnel.Ended) {
+	k.log.Info("server has ended the tunnel", "tunnel", e.Tunnel, "reason", e.Reason)
+	if ended := k.client.cfg.Watch.Ended; ended != nil {
+		ended(e)
 	}
 }
 

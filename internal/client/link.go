@@ -105,11 +105,12 @@ func (l *link) forget(pool *x509.CertPool) {
 func (l *link) explain(err error) error {
 	var answer *ws.Refusal
 	var refusal *carrier.Refusal
+	errors.As(err, &answer)
+	errors.As(err, &refusal)
 	switch {
-	case errors.As(err, &refusal) && refusal.Status == carrier.Refused,
-		errors.As(err, &answer) && answer.Status == http.StatusUnauthorized:
+	case unauthorized(err):
 		return fmt.Errorf("the server at %s refused the token: %w", l.url.Host, err)
-	case errors.As(err, &answer) && answer.Status == http.StatusNotFound:
+	case answer != nil && answer.Status == http.StatusNotFound:
 		return fmt.Errorf("the server at %s knows no %s: is it a culvert control port, and the path right? %w", l.url.Host, l.url.Path, err)
 	case answer != nil, refusal != nil:
 		return err
@@ -119,6 +120,13 @@ func (l *link) explain(err error) error {
 	default:
 		return pki.Explain(err, hostport(l.url))
 	}
+}
+
+// unauthorized says whether the server has refused the token.
+func unauthorized(err error) bool {
+	var answer *ws.Refusal
+	var refusal *carrier.Refusal
+	return errors.As(err, &refusal) && refusal.Status == carrier.Refused || errors.As(err, &answer) && answer.Status == http.StatusUnauthorized
 }
 
 // hostport is the URL's address, with the port that it leaves out.

@@ -161,6 +161,9 @@ func (c *Client) handle(ctx context.Context, st *mux.Stream, o tunnel.Open) { c.
 func (c *Client) through(ctx context.Context, st *mux.Stream, o *tunnel.Open) {
 	l, begun := c.local(st, o), time.Now()
 	if l != nil {
+		if opened := c.cfg.Watch.Opened; opened != nil {
+			opened(o)
+		}
 		c.handled(ctx, o, begun, l.serve(ctx, st, o))
 	}
 }

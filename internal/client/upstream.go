@@ -14,6 +14,9 @@ type Upstream struct {
 	// Spec is the upstream in the form of the status command: "*=http://127.0.0.1:8080", "localhost:22", "2222=host:22",
 	// "udp/53=host:53".
 	Spec string
+	// Divert is the traffic that the client wishes for, if the tunnel is a divert. Its time begins with the server's first yes; what
+	// is left of it is offered to a server that the client comes back to.
+	Divert *tunnel.Diversion
 	// Check is how the service is checked; nil for not at all. File has none.
 	Check *health.Check
 }

@@ -20,6 +20,9 @@ type LogLevel struct {
 	subsystem map[string]slog.Level
 }
 
+// Warnings is the level of a command that prints by other means what is no fault.
+func Warnings() LogLevel { return LogLevel{all: slog.LevelWarn} }
+
 // For is the level of a subsystem; "" is of what belongs to none.
 func (l LogLevel) For(subsystem string) slog.Level {
 	if level, ok := l.subsystem[subsystem]; ok {

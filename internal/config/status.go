@@ -13,24 +13,23 @@ type Output struct {
 // JSON says whether the output is for programs.
 func (o Output) JSON() bool { return o.Output == "json" }
 
-// Status is the configuration of the status command.
-type Status struct {
+// Control is how a command asks a server something over its control port.
+type Control struct {
 	// ServerURL is the server as typed.
 	ServerURL string `flag:"url" oldshort:"r" unit:"URL" group:"Connection" help:"server: wss://HOST[:PORT] or tls://HOST[:PORT], port 443 if left out"`
 	ServerTrust
 	Credential
 	InsecureNoAuth bool          `flag:"insecure-no-auth" group:"Security" help:"ask without a token, a server that wants none"`
 	Timeout        time.Duration `flag:"timeout" default:"10s" unit:"DURATION" group:"Advanced" help:"how long to wait for the answer"`
-	Output
-	Log
 
 	// URL is the server: scheme, host:port and path, all present. Resolve makes it of ServerURL.
 	URL *url.URL
 }
 
 // Resolve reads the token and the URL, checks the files that are named and then everything else. The error is Problems.
-func (s *Status) Resolve(env Environment) error {
-	var found Problems
+func (s *Control) Resolve(env Environment) error { return s.resolve(env).Err() }
+
+func (s *Control) resolve(env Environment) (found Problems) {
 	if s.ServerURL == "" {
 		found.add("url", "give --url wss://HOST:8123", "the address of a server is missing")
 	} else if u, err := parseURL(s.ServerURL, s.InsecurePlaintext); err != nil {
@@ -48,6 +47,43 @@ func (s *Status) Resolve(env Environment) error {
 	}
 	if s.Timeout <= 0 {
 		found.add("timeout", "", "leaves no time for an answer")
+	}
+	return found
+}
+
+// Status is the configuration of the status command, and of others that ask a server for something to print.
+type Status struct {
+	Control
+	Output
+	Log
+}
+
+// Order is the configuration of a command that has a server do something.
+type Order struct {
+	Control
+	Log
+}
+
+// Explain is the configuration of the explain command, whose argument is the beginning of a connection's id.
+type Explain struct {
+	Control
+	Source     string `flag:"source" unit:"ADDRESS" group:"Connection" help:"connections of this visitor: an address or a CIDR"`
+	Entrypoint string `flag:"entrypoint" unit:"NAME" group:"Connection" help:"connections of this entrypoint"`
+	Last       int    `flag:"last" default:"20" unit:"N" group:"Connection" help:"at most so many, the newest"`
+	Output
+	Log
+}
+
+// Resolve does what that of Control does, and checks what is asked for. The error is Problems.
+func (e *Explain) Resolve(env Environment) error {
+	found := e.resolve(env)
+	if e.Source != "" {
+		if _, err := parsePrefix(e.Source); err != nil {
+			found.add("source", "write an address such as 203.0.113.7, or a CIDR such as 203.0.113.0/24", "%s", err)
+		}
+	}
+	if e.Last < 1 || e.Last > 10_000 {
+		found.add("last", "", "%d connections; give 1 to 10000", e.Last)
 	}
 	return found.Err()
 }

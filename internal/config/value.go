@@ -45,6 +45,12 @@ func parse(target any, raw string, fresh bool) error {
 			return fmt.Errorf("%q is not a whole number; write digits alone", shorten(raw))
 		}
 		*t = v
+	case *float64:
+		v, err := strconv.ParseFloat(raw, 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a number; write it as in 12.5", shorten(raw))
+		}
+		*t = v
 	case *uint16:
 		v, err := strconv.ParseUint(raw, 10, 16)
 		if err != nil {

@@ -1,0 +1,197 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"culvert/internal/accesslog"
+)
+
+// Explain writes why a connection went where it went, for a person to read.
+func Explain(w io.Writer, r accesslog.Record, now time.Time) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Connection %s, %s ago\n\n", plain(r.ID), ago(r.Begun, now))
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	step := func(what, format string, args ...any) {
+		fmt.Fprintf(t, "  %s\t%s\n", what, plain(fmt.Sprintf(format, args...)))
+	}
+	step("begun", "%s", r.Begun.Format("2006-01-02 15:04:05.000 MST"))
+	step("visitor", "%s", addressOr(r.Source, "unknown"))
+	if r.Via.IsValid() {
+		step("through", "%s, which said who the visitor is", r.Via)
+	}
+	step("entrypoint", "%s (%s)%s", r.Entrypoint, r.Protocol, at(r.Destination))
+	if r.Host != "" {
+		step("asked for", "%s", r.Host)
+	}
+	if r.Route == "" && r.Upstream == "" {
+		step("route", "none: nothing matched")
+	} else {
+		step("route", "%s, the first that matched, to upstream %s", cmp.Or(r.Route, "(unnamed)"), r.Upstream)
+	}
+	for _, c := range r.Candidates {
+		step("candidate", "%s: %s", c.Member, c.State)
+	}
+	for _, try := range r.Tries {
+		step("tried", "%s: %s after %s", try.Member, try.Reason, short(try.Took))
+	}
+	if r.Queued > 0 {
+		step("waited", "%s for a member with room", short(r.Queued))
+	}
+	switch {
+	case r.Member != "":
+		step("given to", "%s, which answered after %s", r.Member, short(r.Connect))
+	case !r.Open():
+		step("given to", "nobody")
+	}
+	if len(r.Hops) > 0 {
+		step("by way of", "%s", strings.Join(r.Hops, ", "))
+	}
+	if r.Open() {
+		step("state", "open for %s", short(now.Sub(r.Begun)))
+	} else {
+		step("ended", "by the %s after %s: %s", r.ClosedBy, short(r.Duration), cmp.Or(r.Why, "closed"))
+		step("bytes", "%d from the visitor, %d to it", r.In, r.Out)
+	}
+	_ = t.Flush() // to memory
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func at(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return " on " + a.String()
+}
+
+func addressOr(a netip.AddrPort, otherwise string) string {
+	if !a.IsValid() {
+		return otherwise
+	}
+	return a.String()
+}
+
+// short is a duration with as many digits as tell something.
+func short(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < 10*time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
+	case d < 10*time.Second:
+		return d.Round(time.Millisecond).String()
+	default:
+		return d.Round(time.Second).String()
+	}
+}
+
+// PrintConnections writes one line for each connection, for a person to read.
+func PrintConnections(w io.Writer, records []accesslog.Record, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "Connection\tBegun\tEntrypoint\tVisitor\tRoute\tMember\tTries\tIn\tOut\tState\n")
+	for _, r := range records {
+		state := "open"
+		if !r.Open() {
+			state = fmt.Sprintf("ended by the %s after %s: %s", r.ClosedBy, short(r.Duration), cmp.Or(r.Why, "closed"))
+		}
+		fmt.Fprintf(t, "%s\t%s ago\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", plain(r.ID), ago(r.Begun, now), plain(r.Entrypoint), addressOr(r.Source, "-"),
+			word(r.Route), word(r.Member), len(r.Tries), r.In, r.Out, plain(state))
+	}
+	return t.Flush()
+}
+
+func word(s string) string { return cmp.Or(plain(s), "-") }
+
+// PrintDiverts writes one line for each divert, for a person to read.
+func PrintDiverts(w io.Writer, diverts []Divert, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	fmt.Fprint(t, "Divert\tEntrypoint\tTraffic\tTo\tBy\tTime Left\tOpen\tTotal\n")
+	for _, d := range diverts {
+		left := short(max(d.Until.Sub(now), 0))
+		if !d.Up {
+			left += " (client away)"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", plain(d.ID), plain(d.Entrypoint), plain(traffic(d)), plain(d.To),
+			plain(d.Client+", "+cmp.Or(d.By, "shared token")), left, d.Open, d.Total)
+	}
+	return t.Flush()
+}
+
+// traffic is what a divert takes.
+func traffic(d Divert) string {
+	var parts []string
+	if d.Percent > 0 {
+		parts = append(parts, strconv.FormatFloat(d.Percent, 'g', -1, 64)+" %")
+	}
+	if len(d.Sources) > 0 {
+		parts = append(parts, "from "+strings.Join(d.Sources, ", "))
+	}
+	if len(d.Hosts) > 0 {
+		parts = append(parts, "for "+strings.Join(d.Hosts, ", "))
+	}
+	if len(parts) == 0 {
+		return "all"
+	}
+	return strings.Join(parts, " ")
+}
+
+// printPlane writes the tables of a status for entrypoints, members and diverts, as far as there are any.
+func printPlane(b *strings.Builder, s Status, now time.Time) {
+	t := tabwriter.NewWriter(b, 0, 0, 1, ' ', 0)
+	if len(s.Entrypoints) > 0 {
+		fmt.Fprint(t, "\nEntrypoint\tProtocol\tAddress\tRoutes\tOpen\tTotal\n")
+	}
+	for _, e := range s.Entrypoints {
+		address := plain(e.Address)
+		if !e.Listening {
+			address += " (closed)"
+		}
+		var routes []string
+		for _, r := range e.Routes {
+			routes = append(routes, r.Name)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\n", plain(e.Name), plain(e.Protocol), address, word(strings.Join(routes, ", ")), e.Open, e.Total)
+	}
+	_ = t.Flush() // to memory
+	if len(s.Upstreams) > 0 {
+		fmt.Fprint(t, "\nUpstream\tMember\tState\tWeight\tOpen\tTotal\tFailed\tLast Error\n")
+	}
+	for _, u := range s.Upstreams {
+		if len(u.Members) == 0 {
+			fmt.Fprintf(t, "%s\t-\n", plain(u.Name))
+		}
+		for _, m := range u.Members {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", plain(u.Name), plain(m.Name), plain(stateOf(m, now)), weightOf(m), m.Open, m.Total, m.Failed, word(m.LastError))
+		}
+	}
+	_ = t.Flush()
+	if len(s.Diverts) > 0 {
+		b.WriteByte('\n')
+		_ = PrintDiverts(b, s.Diverts, now)
+	}
+}
+
+func stateOf(m Member, now time.Time) string {
+	switch {
+	case m.State == MemberEjected && m.EjectedUntil.After(now):
+		return "ejected for " + short(m.EjectedUntil.Sub(now))
+	case !m.Since.IsZero():
+		return string(m.State) + " for " + ago(m.Since, now)
+	default:
+		return string(m.State)
+	}
+}
+
+func weightOf(m Member) string {
+	if m.Backup {
+		return "backup"
+	}
+	return strconv.Itoa(m.Weight)
+}

@@ -1,0 +1,44 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"culvert/internal/config"
+)
+
+// reload has a server read its configuration file again.
+func (t tree) reload() *cobra.Command {
+	return t.order("reload", "Reload: a running server reads its configuration file again, with nothing dropped",
+		question{method: http.MethodPost, path: "/api/reload", may: "admin"}, "The server has read its configuration file again.")
+}
+
+// drain has a server go down in order.
+func (t tree) drain() *cobra.Command {
+	return t.order("drain", "Drain: a running server takes nothing new, lets open connections finish and ends, as at SIGTERM",
+		question{method: http.MethodPost, path: "/api/drain", may: "admin"}, "The server drains, and ends when its connections have finished or --drain-timeout is over.")
+}
+
+// order is a command that has a server do something.
+func (t tree) order(use, short string, q question, done string) *cobra.Command {
+	cfg := new(config.Order)
+	return t.command(leaf{
+		use: use, short: short,
+		examples: []string{
+			"culvert " + use + " --url wss://203.0.113.7:8123 --token-file token",
+			"culvert " + use + " --url wss://tunnel.example.com --token-file token --auto-tls=false",
+		},
+		settings: config.Describe(cfg, ""), cfg: cfg, log: &cfg.Log,
+		run: func(ctx context.Context, _ *slog.Logger, _ []string) error {
+			if _, err := ask(ctx, cfg.Control, q); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(t.deps.Stderr, done)
+			return err
+		},
+	})
+}
