@@ -100,11 +100,19 @@ func (s *Server) Reload() error {
 		return err
 	}
 	for _, w := range next.Warnings {
-		s.log.Warn("configuration", "warning", w)
+		s.log.Warn("configuration", "warning", w.Error())
 	}
 	if len(changed) > 0 {
 		s.log.Warn("some changes wait for the next start", "keys", changed)
 	}
 	s.log.Info("configuration is in effect", "file", s.cfg.Config, "entrypoints", len(next.Plan.Entrypoints), "upstreams", len(next.Plan.Upstreams))
 	return nil
+}
+
+// HangUp is what SIGHUP asks for: the configuration and the access log are read and opened anew. What is wrong is logged.
+func (s *Server) HangUp() {
+	s.records.Reopen()
+	if err := s.Reload(); errors.Is(err, errNoFile) {
+		s.log.Info("nothing to reload", "reason", err)
+	}
 }

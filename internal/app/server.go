@@ -57,7 +57,7 @@ type Server struct {
 func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, error) {
 	s := &Server{cfg: cfg, version: version, log: log, registry: prometheus.NewRegistry(), drainAsked: make(chan struct{}, 1)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if !cfg.InsecureNoAuth {
+	if cfg.HasControl() && !cfg.InsecureNoAuth {
 		v, err := auth.New(auth.Config{Shared: cfg.Token, File: cfg.Tokens, Log: log.With(subsystem, "auth")})
 		if err != nil {
 			return nil, err
@@ -145,8 +145,13 @@ func (s *Server) closePorts() {
 	s.plane.Shutdown(ctx)
 }
 
-// ControlAddr is where clients connect, after Listen.
-func (s *Server) ControlAddr() net.Addr { return s.controlPort.listener.Addr() }
+// ControlAddr is where clients connect, after Listen; nil if the server has no control port.
+func (s *Server) ControlAddr() net.Addr {
+	if s.controlPort.listener == nil {
+		return nil
+	}
+	return s.controlPort.listener.Addr()
+}
 
 // HTTPAddr is where visitors of HTTP connect, after Listen; nil if the server carries no HTTP.
 func (s *Server) HTTPAddr() net.Addr {
@@ -245,7 +250,10 @@ func (s *Server) drain(ctx context.Context) {
 }
 
 func (s *Server) announce() {
-	attrs := []any{"version", s.version.Version, "mode", s.cfg.Mode, "control", s.ControlAddr().String()}
+	attrs := []any{"version", s.version.Version, "mode", s.cfg.Mode}
+	if addr := s.ControlAddr(); addr != nil {
+		attrs = append(attrs, "control", addr.String())
+	}
 	if addr := s.HTTPAddr(); addr != nil {
 		attrs = append(attrs, "http", addr.String())
 	}

@@ -25,6 +25,7 @@ func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
 	if err := s.Listen(); err != nil {
 		return err
 	}
+	defer onHangup(s.HangUp)()
 	return served(ctx, log, s.Run)
 }
 
