@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -310,11 +311,19 @@ func (a *arrival) clientHello(deadline time.Time) error {
 }
 
 // UnknownHost tells the visitor of a ClientHello that nobody serves the host it asks for, by TLS's own alert, and closes
-// the connection.
+// the connection. It takes a second at most: what the visitor has sent beyond the ClientHello is read, because a close
+// before that would be a reset, which may overtake the alert.
 func UnknownHost(c net.Conn) {
-	_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a visitor who does not read its alert shall not hold us
-	_, _ = c.Write(peek.UnrecognizedName())
-	_ = c.Close()
+	defer c.Close()
+	if c.SetDeadline(time.Now().Add(time.Second)) != nil {
+		return
+	}
+	if _, err := c.Write(peek.UnrecognizedName()); err != nil {
+		return
+	}
+	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, c, peek.MaxClientHello) // ends with the visitor, who has no reason to stay
+	}
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool { return len(list) > 0 && allowed(list, a) }

@@ -446,17 +446,42 @@ func TestNoReceptionReadsNothing(t *testing.T) {
 	}
 }
 
+// TestUnknownHostIsTold has the visitor send more than its ClientHello, as with early data.
 func TestUnknownHostIsTold(t *testing.T) {
-	near, far := net.Pipe()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	done := make(chan struct{})
 	go func() {
-		p := make([]byte, 4096)
-		_, _ = near.Read(p)
-		UnknownHost(near)
+		defer close(done)
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = c.Read(make([]byte, 100)) // the rest is not read yet when the alert goes out
+		UnknownHost(c)
 	}()
-	err := tls.Client(far, &tls.Config{ServerName: "nobody.example"}).Handshake()
+	err = tls.Client(dial(t, ln.Addr()), &tls.Config{ServerName: "nobody.example"}).Handshake()
 	if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 		t.Errorf("got %v", err)
 	}
+	_ = ln.Close()
+	<-done
+}
+
+// TestUnknownHostDoesNotWaitForTheVisitor has it stay, and not read either.
+func TestUnknownHostDoesNotWaitForTheVisitor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		begun := time.Now()
+		UnknownHost(near)
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
 }
 
 func BenchmarkReceptionOfStrangers(b *testing.B) {
