@@ -1,6 +1,7 @@
 package nowait
 
 import (
+	"errors"
 	"syscall"
 	"unsafe"
 
@@ -41,7 +42,7 @@ func call(trap, fd uintptr, p []byte) (n int, again bool, err error) {
 // Receive is Read for sockets, for which it costs less.
 func Receive(fd uintptr, p []byte) (n int, again bool, err error) {
 	n, again, err = socketCall(unix.SYS_RECVFROM, fd, p, unix.MSG_DONTWAIT)
-	if err == syscall.ENOTSOCK {
+	if errors.Is(err, syscall.ENOTSOCK) {
 		return Read(fd, p)
 	}
 	return n, again, err
@@ -50,7 +51,7 @@ func Receive(fd uintptr, p []byte) (n int, again bool, err error) {
 // Send is Write for sockets, for which it costs less.
 func Send(fd uintptr, p []byte) (n int, again bool, err error) {
 	n, again, err = socketCall(unix.SYS_SENDTO, fd, p, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	if err == syscall.ENOTSOCK {
+	if errors.Is(err, syscall.ENOTSOCK) {
 		return Write(fd, p)
 	}
 	return n, again, err

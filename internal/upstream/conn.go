@@ -23,11 +23,12 @@ func FromTCP(c interface {
 	CloseWrite() error
 },
 ) Conn {
-	return &tcpConn{halfCloser: c}
+	return &tcpConn{halfCloser: c, raw: descriptor(c)}
 }
 
 type tcpConn struct {
 	halfCloser
+	raw   syscall.RawConn // nil if there is no descriptor
 	ended atomic.Bool // CloseWrite was called
 }
 
@@ -42,7 +43,7 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 // EndOfRead says what an end of data is that was read from the descriptor: io.EOF, or that the connection was reset.
 func (c *tcpConn) EndOfRead() error {
 	// Asked again afterwards: an end of this side, meanwhile, is what may have completed the close.
-	if !c.ended.Load() && wasReset(c.halfCloser) && !c.ended.Load() {
+	if !c.ended.Load() && c.wasReset() && !c.ended.Load() {
 		return &net.OpError{Op: "read", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: syscall.ECONNRESET}
 	}
 	return io.EOF
@@ -50,7 +51,7 @@ func (c *tcpConn) EndOfRead() error {
 
 func (c *tcpConn) CloseWrite() error {
 	c.ended.Store(true)
-	if done, err := shutWrite(c.halfCloser); done {
+	if done, err := c.shutWrite(); done {
 		return err
 	}
 	return c.halfCloser.CloseWrite()
@@ -64,11 +65,10 @@ func (c *tcpConn) Reset() error {
 // SyscallConn gives the connection's descriptor, to wait for it without a buffer. An end of data that is read from it
 // may be a reset: EndOfRead tells.
 func (c *tcpConn) SyscallConn() (syscall.RawConn, error) {
-	s, ok := c.halfCloser.(syscall.Conn)
-	if !ok {
+	if c.raw == nil {
 		return nil, errors.ErrUnsupported
 	}
-	return s.SyscallConn()
+	return c.raw, nil
 }
 
 // NetConn is the connection underneath, for socket options and for the kernel's own copying.

@@ -45,13 +45,12 @@ func bigEndian(port uint16) uint16 {
 
 // shutWrite ends c's sending direction, as CloseWrite does, and says whether it could. It does not tell the scheduler: the
 // end is on its way when it returns, which on this machine means that the kernel has done the other side's part too.
-func shutWrite(c net.Conn) (done bool, err error) {
-	raw := descriptor(c)
-	if raw == nil {
+func (c *tcpConn) shutWrite() (done bool, err error) {
+	if c.raw == nil {
 		return false, nil
 	}
 	var errno syscall.Errno
-	if err := raw.Control(func(fd uintptr) {
+	if err := c.raw.Control(func(fd uintptr) {
 		_, _, errno = syscall.RawSyscall(unix.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0)
 	}); err != nil {
 		return true, err

@@ -4,7 +4,6 @@ package upstream
 
 import (
 	"context"
-	"net"
 	"syscall"
 )
 
@@ -12,4 +11,4 @@ import (
 func connectNow(context.Context, string, string, syscall.RawConn) error { return nil }
 
 // shutWrite does nothing.
-func shutWrite(net.Conn) (done bool, err error) { return false, nil }
+func (*tcpConn) shutWrite() (done bool, err error) { return false, nil }

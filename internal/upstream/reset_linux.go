@@ -10,17 +10,12 @@ const tcpClose = 7 // TCP_CLOSE of the kernel's net/tcp_states.h
 
 // wasReset says whether c, which read an end of data and has not ended its own side, was in truth reset: after a FIN
 // the socket waits for our end (CLOSE_WAIT), after a RST nothing is left of the connection (CLOSE).
-func wasReset(c net.Conn) bool {
-	t, ok := c.(*net.TCPConn)
-	if !ok {
-		return false
-	}
-	raw, err := t.SyscallConn()
-	if err != nil {
+func (c *tcpConn) wasReset() bool {
+	if _, ok := c.halfCloser.(*net.TCPConn); !ok {
 		return false
 	}
 	reset := false
-	_ = raw.Control(func(fd uintptr) {
+	_ = c.raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		reset = err == nil && info.State == tcpClose
 	})
