@@ -52,10 +52,8 @@ func (r *relay) share() *direction {
 		r.in.push(p)
 		return &r.out
 	}
-	r.other.Go(func() {
-		r.hands.do(r.out.attend)
-		r.out.pass()
-	})
+	r.other.Add(1)
+	r.hands.start(r.out.whole)
 	return &r.in
 }
 
@@ -94,6 +92,19 @@ const (
 	dozeSoon = 50 * time.Millisecond
 	dozeLate = 800 * time.Millisecond
 )
+
+// whole sees the direction to its end: in this goroutine while something moves, then in one with a small stack.
+func (d *direction) whole() {
+	d.attend()
+	if d.over {
+		d.relay.other.Done()
+		return
+	}
+	go func() {
+		defer d.relay.other.Done()
+		d.pass()
+	}()
+}
 
 // attend copies until the direction is over, or until nothing has moved for a while.
 func (d *direction) attend() {

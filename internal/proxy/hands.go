@@ -31,12 +31,23 @@ const spareTime = 100 * time.Millisecond
 func (h *hands) do(what func()) {
 	t := &task{do: what}
 	t.done.Add(1)
+	h.give(t)
+	t.done.Wait()
+}
+
+// start has a goroutine do something and does not wait for it.
+func (h *hands) start(what func()) {
+	t := &task{do: what}
+	t.done.Add(1)
+	h.give(t)
+}
+
+func (h *hands) give(t *task) {
 	if next := h.take(); next != nil {
 		next <- t
 	} else {
 		go h.work(t)
 	}
-	t.done.Wait()
 }
 
 func (h *hands) work(t *task) {
