@@ -29,7 +29,7 @@ func FromTCP(c interface {
 type tcpConn struct {
 	halfCloser
 	raw   syscall.RawConn // nil if there is no descriptor
-	ended atomic.Bool // CloseWrite was called
+	ended atomic.Bool     // CloseWrite was called
 }
 
 func (c *tcpConn) Read(p []byte) (int, error) {

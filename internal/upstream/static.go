@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"time"
 
@@ -32,7 +33,9 @@ type StaticConfig struct {
 // after each of its failures.
 type Static struct {
 	cfg    StaticConfig
-	dialer net.Dialer // without a timeout
+	dialer net.Dialer     // without a timeout
+	direct netip.AddrPort // the address that needs no dialer; the zero AddrPort if there is none
+	local  bool           // it is on this machine
 }
 
 // NewStatic makes a member; nothing is looked up or opened.
@@ -52,7 +55,11 @@ func NewStatic(cfg StaticConfig) *Static {
 	}
 	s := &Static{cfg: cfg, dialer: net.Dialer{ControlContext: connectNow}}
 	addr, _ := netip.ParseAddrPort(cfg.Address) // the zero AddrPort for a name or a path
-	if addr.Addr().IsLoopback() || strings.HasPrefix(cfg.Address, "localhost:") {
+	if cfg.TLS == nil && cfg.Protocol == Raw && cfg.Network == "tcp" && addr.IsValid() && addr.Addr().Zone() == "" && runtime.GOOS == "linux" {
+		s.direct = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	}
+	s.local = addr.Addr().Unmap().IsLoopback() || strings.HasPrefix(cfg.Address, "localhost:")
+	if s.local {
 		s.dialer.KeepAlive = -1 // this machine does not vanish silently, and asking costs system calls
 	}
 	return s
@@ -133,6 +140,9 @@ func (s *Static) connect(ctx context.Context, patience time.Duration) (halfClose
 	d.Timeout = s.cfg.ConnectTimeout
 	if patience > 0 {
 		d.Timeout = min(d.Timeout, patience)
+	}
+	if s.direct.IsValid() {
+		return dialSocket(ctx, s.direct, time.Now().Add(d.Timeout), s.local)
 	}
 	c, err := d.DialContext(ctx, s.cfg.Network, s.cfg.Address)
 	if err != nil {
