@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ type controlPort struct {
 	metrics  *control.Metrics
 	listener net.Listener
 	http     *http.Server
+	left     atomic.Bool // to another process
 }
 
 // listen opens the port and what its TLS needs.
@@ -40,7 +42,7 @@ func (p *controlPort) listen() error {
 	if err != nil {
 		return fmt.Errorf("control port: %w", err)
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(cfg.ControlAddr, strconv.Itoa(int(cfg.ControlPort))))
+	l, err := p.server.host.Sockets.Listen(net.ListenConfig{}, "tcp", net.JoinHostPort(cfg.ControlAddr, strconv.Itoa(int(cfg.ControlPort))))
 	if err != nil {
 		return fmt.Errorf("control port: %w", err)
 	}
@@ -134,7 +136,7 @@ func (p *controlPort) handler(ca http.Handler) http.Handler {
 		Status:    s.status,
 		Authorize: func(token string) (admin.Bearer, error) { return bearer(s.verify(token)) },
 		Admitted:  admit,
-		Ready:     s.readiness,
+		Ready:     s.probes.Watch(s.readiness),
 		Gatherer:  s.registry,
 
 		DataPlane:   s.plane,
@@ -186,10 +188,19 @@ func admit(r *http.Request) {
 }
 
 func (p *controlPort) run(context.Context) error {
-	if err := p.http.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := p.http.Serve(p.listener); !p.left.Load() && !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// leave stops accepting, without an end to what was accepted.
+func (p *controlPort) leave() {
+	if p.listener == nil {
+		return
+	}
+	p.left.Store(true)
+	_ = p.listener.Close()
 }
 
 func (p *controlPort) shutdown(ctx context.Context) {

@@ -20,12 +20,16 @@ func (s *Server) newPlane() *dataplane.DataPlane {
 		Reserved:   reservedPorts(s.cfg),
 		Sources:    s.cfg.DataSources(),
 		Emit:       s.cfg.Emission(),
+		Inherit:    s.host.forVisitors(),
 		HTTP:       s.pages,
 		Metrics:    s.metrics,
 		UDPMetrics: proxy.NewUDPMetrics(s.registry),
 		Counters:   dataplane.NewCounters(s.registry),
 		Records:    s.records,
 		Log:        s.log.With(subsystem, "proxy"),
+	}
+	if s.host.Sockets != nil {
+		cfg.ListenPacket = s.host.listenPacket
 	}
 	if s.cfg.ExpectsProxy() {
 		trusted, _ := s.cfg.Trusted()

@@ -22,6 +22,7 @@ import (
 	"culvert/internal/control"
 	"culvert/internal/dataplane"
 	"culvert/internal/entrypoint"
+	"culvert/internal/handover"
 	"culvert/internal/mux"
 	"culvert/internal/proxy"
 )
@@ -47,6 +48,9 @@ type Server struct {
 	records    *accesslog.Log
 	reloading  sync.Mutex
 	drainAsked chan struct{} // has room for one
+	host       Host
+	probes     admin.Probes
+	successor  chan *handover.Successor // has room for one
 
 	controlPort *controlPort
 	web         *entrypoint.HTTP // visitors' HTTP; nil without
@@ -55,7 +59,15 @@ type Server struct {
 
 // NewServer assembles a server. It reads the token file, but opens nothing.
 func NewServer(cfg config.Server, version Version, log *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, version: version, log: log, registry: prometheus.NewRegistry(), drainAsked: make(chan struct{}, 1)}
+	return NewHosted(cfg, version, Host{}, log)
+}
+
+// NewHosted is NewServer for a program of its own.
+func NewHosted(cfg config.Server, version Version, host Host, log *slog.Logger) (*Server, error) {
+	s := &Server{
+		cfg: cfg, version: version, log: log, registry: prometheus.NewRegistry(), drainAsked: make(chan struct{}, 1),
+		host: host, successor: make(chan *handover.Successor, 1),
+	}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if cfg.HasControl() && !cfg.InsecureNoAuth {
 		v, err := auth.New(auth.Config{Shared: cfg.Token, File: cfg.Tokens, Log: log.With(subsystem, "auth")})
@@ -110,7 +122,7 @@ func (s *Server) Listen() (err error) {
 	if s.pages != nil {
 		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
 			Addr: net.JoinHostPort(s.cfg.DataAddr, strconv.Itoa(int(s.cfg.Port))), Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
-			OnRefused: s.metrics.RefusedHTTP, Reception: s.reception(),
+			OnRefused: s.metrics.RefusedHTTP, Reception: s.reception(), Inherit: s.host.forVisitors(),
 		}, s.pages)
 		if err != nil {
 			return fmt.Errorf("http port: %w", err)
@@ -119,8 +131,8 @@ func (s *Server) Listen() (err error) {
 	}
 	if s.cfg.HealthAddr != "" {
 		s.health, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
-			Addr: s.cfg.HealthAddr, Log: s.log.With(subsystem, "entrypoint"), Reception: s.healthReception(),
-		}, admin.HealthHandler(s.readiness))
+			Addr: s.cfg.HealthAddr, Log: s.log.With(subsystem, "entrypoint"), Reception: s.healthReception(), Inherit: s.host.atOnce(),
+		}, admin.HealthHandler(s.probes.Watch(s.readiness)))
 		if err != nil {
 			return fmt.Errorf("health port: %w", err)
 		}
@@ -189,6 +201,7 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	s.started = time.Now()
+	run("inherited sockets", s.host.Sockets.Run)
 	run("data plane", s.plane.Run)
 	if s.controlPort.listener != nil {
 		run("control port", s.controlPort.run)
@@ -207,19 +220,25 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.announce()
 	s.ready.Store(true)
+	if err := s.host.Sockets.Ready(); err != nil {
+		s.log.Warn("the process before this one does not listen", "err", err)
+	}
+	s.host.Manager.Ready("serving")
+	var steps []step
 	select {
 	case <-ctx.Done():
+		steps = s.goDown()
 	case <-s.drainAsked:
+		steps = s.goDown()
+	case next := <-s.successor:
+		s.log.Info("another process takes over", "pid", next.PID(), "drain", s.cfg.DrainTimeout)
+		steps = s.handOver(next, fail)
 	}
-	s.ready.Store(false)
-	s.log.Info("going down", "drain", s.cfg.DrainTimeout)
-	wind(s.log, []step{
-		// Clients first, so that none takes the end for a fault.
-		{"tell clients", time.Second, s.sessions.GoAway},
-		// Then no new visitors, while the open ones are served to their end through sessions that still stand.
-		{"drain visitors", s.cfg.DrainTimeout, s.drain},
+	wind(s.log, append(steps,
+		// No new visitors, while the open ones are served to their end through sessions that still stand.
+		step{"drain visitors", s.cfg.DrainTimeout, s.drain},
 		// Sessions now carry nothing; the control port and health come last, so that the end can be watched.
-		{"end sessions and ports", 5 * time.Second, func(ctx context.Context) {
+		step{"end sessions and ports", 5 * time.Second, func(ctx context.Context) {
 			end()
 			if s.controlPort.listener != nil {
 				s.controlPort.shutdown(ctx)
@@ -229,15 +248,32 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			parts.Wait()
 		}},
-	})
+	))
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
+// goDown begins an orderly end.
+func (s *Server) goDown() []step {
+	s.ready.Store(false)
+	s.log.Info("going down", "drain", s.cfg.DrainTimeout)
+	s.host.Manager.Stopping("going down")
+	return []step{
+		{"let balancers notice", s.cfg.ReadyGrace, s.lookGrace},
+		// Clients before the visitors, so that none takes the end for a fault.
+		{"tell clients", time.Second, s.sessions.GoAway},
+	}
+}
+
 // drain closes the data plane to new visitors and waits for those that are there until the context ends.
 func (s *Server) drain(ctx context.Context) {
+	telling, told := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { s.tellOpen(telling) })
+	defer watch.Wait()
+	defer told()
 	var wait sync.WaitGroup
 	wait.Go(func() { s.plane.Shutdown(ctx) })
 	if s.web != nil {

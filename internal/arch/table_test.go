@@ -54,13 +54,13 @@ func table() []row {
 		{"dataplane", []string{"accesslog", "admin", "balancer", "config/plan", "control", "entrypoint", "hostname", "proxy", "proxyproto", "router", "tunnel", "upstream", "upstream/health"}},
 		{"config", []string{"auth", "client", "config/file", "config/plan", "hostname", "proxyproto", "tunnel", "upstream/health"}},
 		{"app", []string{
-			"accesslog", "admin", "auth", "client", "config", "config/plan", "control", "cork", "dataplane", "entrypoint", "mux", "pki",
-			"proxy", "tunnel/tls", "tunnel/ws", "upstream/fileserver",
+			"accesslog", "admin", "auth", "client", "config", "config/plan", "control", "cork", "dataplane", "entrypoint", "handover", "mux", "pki",
+			"proxy", "systemd", "tunnel/tls", "tunnel/ws", "upstream/fileserver",
 		}},
 		{"demo", []string{"app", "auth", "config"}},
 		{"cli/generate", []string{"config", "config/plan"}},
 		{"cli", []string{
-			"admin", "app", "auth", "client", "cli/generate", "config", "config/file", "demo", "nearest", "pki", "systemd",
+			"admin", "app", "auth", "client", "cli/generate", "config", "config/file", "demo", "handover", "nearest", "pki", "systemd",
 		}},
 		{"cmd/culvert", []string{"cli"}},
 

@@ -12,21 +12,41 @@ import (
 	"culvert/internal/client"
 	"culvert/internal/config"
 	"culvert/internal/demo"
+	"culvert/internal/handover"
 	"culvert/internal/systemd"
 )
 
 func appVersion(b Build) app.Version { return app.Version{Version: b.Version, SHA: b.Revision} }
 
 func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
-	s, err := app.NewServer(cfg, appVersion(ReadBuild()), log)
+	sockets, err := handover.Inherit(log)
+	if err != nil {
+		return fmt.Errorf("inherited sockets: %w", err)
+	}
+	host := app.Host{Sockets: sockets, Manager: systemd.Listening(log)}
+	if host.Program, err = handover.Self(); err != nil {
+		log.Warn("no process can take this one's place", "err", err)
+	}
+	s, err := app.NewHosted(cfg, appVersion(ReadBuild()), host, log)
 	if err != nil {
 		return err
 	}
 	if err := s.Listen(); err != nil {
 		return err
 	}
-	defer onHangup(s.HangUp)()
-	return served(ctx, log, s.Run)
+	defer hear(map[wish]func(){
+		reload: func() {
+			host.Manager.Reloading()
+			s.HangUp()
+			host.Manager.Ready("serving")
+		},
+		upgrade: func() {
+			if err := s.Upgrade(ctx); err != nil {
+				log.Error("the upgrade failed, this process goes on", "err", err)
+			}
+		},
+	})()
+	return watched(ctx, host.Manager, s.Run)
 }
 
 func runClient(ctx context.Context, cfg config.Client, log *slog.Logger) error {
@@ -42,6 +62,11 @@ func served(ctx context.Context, log *slog.Logger, run func(context.Context) err
 	manager := systemd.Listening(log)
 	manager.Ready("running")
 	defer context.AfterFunc(ctx, func() { manager.Stopping("going down") })()
+	return watched(ctx, manager, run)
+}
+
+// watched tells the manager's watchdog that the program lives, while it runs.
+func watched(ctx context.Context, manager *systemd.Manager, run func(context.Context) error) error {
 	watch, stop := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
 	watching.Go(func() { _ = manager.Run(watch, func() {}) }) // never fails

@@ -72,6 +72,18 @@ func (s *udpSocket) Abort() { s.cancel() }
 // Open is the number of flows.
 func (s *udpSocket) Open() int { return s.proxy.Flows() }
 
+// LeavePackets closes the sockets for datagrams, whose flows end with them: of two processes that have one socket, each gets
+// some of its datagrams, so that the old one must not go on reading.
+func (d *DataPlane) LeavePackets() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for l := range d.listens {
+		if u, ok := l.(*udpSocket); ok {
+			_ = u.Close()
+		}
+	}
+}
+
 func (s *udpServer) listen(e *entry) (socket, error) {
 	d := e.plane
 	cfg := entrypoint.UDPConfig{
@@ -81,6 +93,7 @@ func (s *udpServer) listen(e *entry) (socket, error) {
 	if d.cfg.ListenPacket != nil {
 		cfg.ListenPacket = d.cfg.ListenPacket
 	}
+	cfg.Turn = d.cfg.Inherit.Turn
 	ep, err := entrypoint.ListenUDP(cfg)
 	if err != nil {
 		return nil, err

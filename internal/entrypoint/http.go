@@ -71,6 +71,9 @@ func ListenHTTP(cfg HTTPConfig, handler http.Handler) (*HTTP, error) {
 // Addr is the address that is listened on.
 func (h *HTTP) Addr() net.Addr { return h.ln.tcp.Addr() }
 
+// Open is the number of open connections, idle ones with them.
+func (h *HTTP) Open() int { return int(h.ln.open.Load()) }
+
 // Run serves requests, once. When ctx ends or Shutdown is called, no more connections are accepted and idle ones are
 // closed; Run returns nil once the last request has been answered and the last upgraded connection has ended. The
 // context of the requests outlives ctx; Abort ends it.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
 	"culvert/internal/udp"
 )
@@ -20,12 +21,15 @@ type UDPConfig struct {
 	OnRefused func(reason string)
 	// ListenPacket, if set, gives the socket in place of one of the entrypoint's own: one that was inherited.
 	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
+	Turn         <-chan struct{} // closed when datagrams are to be read; nil: at once
 }
 
 // UDP is an entrypoint for datagrams.
 type UDP struct {
 	cfg    UDPConfig
 	socket *udp.Socket
+	closed chan struct{}
+	close  sync.Once
 }
 
 // ListenUDP opens the entrypoint; datagrams wait in the kernel until Run.
@@ -45,7 +49,7 @@ func ListenUDP(cfg UDPConfig) (*UDP, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &UDP{cfg: cfg, socket: socket}, nil
+	return &UDP{cfg: cfg, socket: socket, closed: make(chan struct{})}, nil
 }
 
 // Addr is the address that is listened on.
@@ -57,6 +61,13 @@ func (u *UDP) Conn() *net.UDPConn { return u.socket.Conn() }
 // Run hands over one datagram after the other. Its data may not be kept. When ctx ends or Close is called, it returns nil.
 func (u *UDP) Run(ctx context.Context, handle func(udp.Packet)) error {
 	defer context.AfterFunc(ctx, func() { _ = u.Close() })()
+	if u.cfg.Turn != nil {
+		select {
+		case <-u.cfg.Turn:
+		case <-ctx.Done():
+		case <-u.closed:
+		}
+	}
 	for {
 		b, err := u.socket.Receive()
 		if errors.Is(err, net.ErrClosed) {
@@ -92,4 +103,7 @@ func (u *UDP) Send(p []byte, to netip.AddrPort, from netip.Addr) error {
 }
 
 // Close closes the socket.
-func (u *UDP) Close() error { return u.socket.Close() }
+func (u *UDP) Close() error {
+	u.close.Do(func() { close(u.closed) })
+	return u.socket.Close()
+}
