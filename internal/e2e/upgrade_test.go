@@ -27,6 +27,11 @@ type lineage struct {
 
 func startLineage(t *testing.T, args ...string) *lineage {
 	t.Helper()
+	return startLineageIn(t, nil, args...)
+}
+
+func startLineageIn(t *testing.T, env []string, args ...string) *lineage {
+	t.Helper()
 	l := &lineage{server: &server{control: freeAddr(t), data: freeAddr(t), token: rand.Text(), state: t.TempDir()}, health: freeAddr(t)}
 	l.log = l.state + "/log"
 	out, err := os.Create(l.log)
@@ -40,7 +45,7 @@ func startLineage(t *testing.T, args ...string) *lineage {
 		"--token-file", write(t, l.state, "token", l.token+"\n", 0o600),
 	}, args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.state, out, out
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.state, "GORACE=halt_on_error=1 exitcode=66"}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.state, "GORACE=halt_on_error=1 exitcode=66"}, env...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
