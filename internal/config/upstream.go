@@ -27,6 +27,7 @@ const maxUpstream = 1024
 //	2222=192.168.1.12:22, 192.168.1.12:22   TCP by port; the same port if none is given
 //	192.168.1.12                            TCP at each of ports
 //	udp/51820=10.0.0.5:51820                UDP by port; the client of UDP alone has the forms of TCP too
+//	tls/api.example.com=127.0.0.1:6443      TLS by the name that visitors ask for, not decrypted
 //	name/db=10.0.0.5:5432                   private, by name
 //
 // A target is http://, https:// or h2c:// (HTTP/2 without TLS) with a host and a port, HOST:PORT for TCP, unix:PATH for
@@ -96,7 +97,11 @@ func parseWhere(s string, both bool) (tunnel.Name, error) {
 	case s == "":
 		return tunnel.Name{}, errors.New("nothing stands before the '='; write a host, a port or name/NAME there, or leave the '=' out")
 	case slash && kind == "tls":
-		return tunnel.Name{}, fmt.Errorf("%s/… comes with a later version", kind)
+		host, err := hostname.ParsePattern(rest)
+		if err != nil {
+			return tunnel.Name{}, fmt.Errorf("%w; write tls/HOST, as in tls/api.example.com, tls/*.example.com or tls/*", err)
+		}
+		return tunnel.TLSName(host), nil
 	case slash && kind == "udp":
 		port, err := parsePort(rest)
 		if err != nil {

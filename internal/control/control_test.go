@@ -196,8 +196,8 @@ var ssh = tunnel.TCPName(2222)
 func TestOffersAreAnsweredOneByOne(t *testing.T) {
 	b := serve(t, func(c *Config) { c.Ports, _ = auth.ParsePorts("2000-3000") })
 	_, w := b.mustConnect(t, shared, hello("i", 1, 1,
-		"tcp/2222", "tcp/22", "tcp/2222", "http/app.example.com", "http/App.example.com", "name/db", "sctp/53"))
-	want := []string{"", "port 22 is not among", "twice", "", "canonical", "private tunnels", "unknown kind"}
+		"tcp/2222", "tcp/22", "tcp/2222", "http/app.example.com", "http/App.example.com", "name/db", "tls/app.example.com", "sctp/53"))
+	want := []string{"", "port 22 is not among", "twice", "", "canonical", "", "", "unknown kind"}
 	for i, part := range want {
 		got := w.Answers[i].Refused
 		if part == "" && got != "" || part != "" && !strings.Contains(got, part) {
@@ -205,7 +205,7 @@ func TestOffersAreAnsweredOneByOne(t *testing.T) {
 		}
 	}
 	clients := b.server.Clients()
-	if len(clients) != 1 || len(clients[0].Tunnels) != 2 || clients[0].Upstreams[0] != "up-tcp/2222" {
+	if len(clients) != 1 || len(clients[0].Tunnels) != 4 || clients[0].Upstreams[0] != "up-tcp/2222" {
 		t.Errorf("clients: got %+v", clients)
 	}
 }

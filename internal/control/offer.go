@@ -100,9 +100,11 @@ func (s *Server) carries(name tunnel.Name) error {
 		if !s.cfg.Ports.Contains(name.Port()) {
 			return fmt.Errorf("port %d is not among the ports that this server opens for clients: %s", name.Port(), s.cfg.Ports)
 		}
-	case tunnel.Divert: // whether it has the entrypoint is the publisher's to know
-	default:
-		return errors.New("private tunnels come with a later version of the server")
+	case tunnel.TLS:
+		if !s.cfg.TCP {
+			return errors.New("this server carries HTTP only: use culvert server or culvert tcp server")
+		}
+	case tunnel.Private, tunnel.Divert: // whether anything leads there is the publisher's to know
 	}
 	return nil
 }
@@ -110,7 +112,7 @@ func (s *Server) carries(name tunnel.Name) error {
 // offering is what a credential must permit for a client to offer the tunnel, and for each of its streams.
 func offering(name tunnel.Name) auth.Action {
 	switch name.Kind() {
-	case tunnel.HTTP:
+	case tunnel.HTTP, tunnel.TLS:
 		return auth.OfferHost(name.Host())
 	case tunnel.TCP, tunnel.UDP: // a grant of a port is for both
 		return auth.OfferPort(name.Port())

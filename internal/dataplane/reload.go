@@ -39,6 +39,9 @@ func (d *DataPlane) Apply(p plan.Plan) error {
 		d.entries[want.Name] = e
 		d.own = append(d.own, e)
 		d.report(e.rebuild()) // the plan was checked
+		if fresh[e.address()] == e && e.closes() && !e.isUsable() {
+			e.closeSocket("it opens with its first usable member")
+		}
 		e.reopen()
 	}
 	for _, pool := range slices.Collect(maps.Values(d.pools)) {
