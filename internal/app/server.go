@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -322,6 +324,16 @@ func (s *Server) status() admin.Status {
 		}
 		st.Clients = append(st.Clients, client)
 	}
-	st.Diverts = operator{s}.Diverts()
+	s.addPlane(&st)
 	return st
+}
+
+// addPlane adds what a file says and what is diverted. What clients offer is with the clients: there may be very many, and the
+// API has them.
+func (s *Server) addPlane(st *admin.Status) {
+	plane := s.plane.State()
+	offered := func(name string) bool { return strings.Contains(name, "/") } // no name of a file has one
+	st.Entrypoints = slices.DeleteFunc(plane.Entrypoints, func(e admin.Entrypoint) bool { return offered(e.Name) })
+	st.Upstreams = slices.DeleteFunc(plane.Upstreams, func(u admin.Upstream) bool { return offered(u.Name) })
+	st.Diverts = operator{s}.Diverts()
 }
