@@ -117,7 +117,7 @@ func (cfg Config) changing(change func(*http.Request) error) http.Handler {
 		err := change(r)
 		cfg.audit(r, err)
 		if err != nil {
-			fail(w, r, codeOf(err), err.Error())
+			fail(w, r, codeOf(err), strings.TrimPrefix(err.Error(), ErrNotFound.Error()+": "))
 			return
 		}
 		_ = control.SetReadDeadline(time.Time{})

@@ -119,9 +119,15 @@ func PrintDiverts(w io.Writer, diverts []Divert, now time.Time) error {
 			left += " (client away)"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", plain(d.ID), plain(d.Entrypoint), plain(traffic(d)), plain(d.To),
-			plain(d.Client+", "+cmp.Or(d.By, "shared token")), left, d.Open, d.Total)
+			plain(byWhom(d)), left, d.Open, d.Total)
 	}
 	return t.Flush()
+}
+
+// byWhom is the client without its instance, and the token.
+func byWhom(d Divert) string {
+	client, _, _ := strings.Cut(d.Client, "/")
+	return client + ", " + cmp.Or(d.By, "shared token")
 }
 
 // traffic is what a divert takes.

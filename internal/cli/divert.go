@@ -47,6 +47,9 @@ func (t tree) divert() *cobra.Command {
 			}
 			err := t.deps.RunDivert(ctx, *cfg, p.event, log)
 			p.ended(err)
+			if errors.Is(err, client.ErrTimeOver) {
+				return nil
+			}
 			return err
 		},
 	})
@@ -128,12 +131,12 @@ func (p *divertPrinter) say(line divertLine, format string, args ...any) {
 func (p *divertPrinter) ended(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	reason := "time, or interrupted"
+	reason := "interrupted"
 	if err != nil {
 		reason = err.Error()
 	}
 	if p.begun || p.cfg.JSON() {
-		p.say(divertLine{Event: "ended", Reason: reason, Connections: p.connections}, "The divert has ended after %s.", counted(p.connections))
+		p.say(divertLine{Event: "ended", Reason: reason, Connections: p.connections}, "The divert has ended: %s. %s came here.", strings.TrimPrefix(reason, "the server has ended the divert: "), counted(p.connections))
 	}
 }
 

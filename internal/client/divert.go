@@ -33,8 +33,8 @@ type DivertBegun struct {
 	Until time.Time
 }
 
-// errTimeOver ends a divert that has had its time.
-var errTimeOver = errors.New("its time is over")
+// ErrTimeOver is the end of a divert that has had its time.
+var ErrTimeOver = errors.New("its time is over")
 
 // endGrace is how much later than the server the client ends a divert, so that the server can say that its time is over.
 const endGrace = time.Second
@@ -50,8 +50,9 @@ type divert struct {
 	lost  bool
 }
 
-// Divert has live traffic of a server come to the target until its time is over or the context ends, which both is no error.
-// A server that refuses or ends the divert, or that cannot be reached at the start, is; one that is lost later is waited for.
+// Divert has live traffic of a server come to the target until its time is over, which gives ErrTimeOver, or the context ends,
+// which is no error. A server that refuses or ends the divert, or that cannot be reached at the start, is one; a server that is
+// lost later is waited for.
 // Connections that are open at the end may go on for Config.Drain.
 func Divert(ctx context.Context, cfg DivertConfig) error {
 	ctx, end := context.WithCancelCause(ctx)
@@ -75,7 +76,7 @@ func Divert(ctx context.Context, cfg DivertConfig) error {
 	switch cause := context.Cause(ctx); {
 	case err != nil:
 		return err
-	case errors.Is(cause, errTimeOver), errors.Is(cause, context.Canceled):
+	case errors.Is(cause, context.Canceled):
 		return nil
 	default:
 		return cause
@@ -89,7 +90,7 @@ func (d *divert) answered(a tunnel.Answer) {
 	case a.Refused != "":
 		d.end(fmt.Errorf("the server refuses the divert: %s", a.Refused))
 	case d.timer == nil:
-		d.timer = time.AfterFunc(d.cfg.Wish.For+endGrace, func() { d.end(errTimeOver) })
+		d.timer = time.AfterFunc(d.cfg.Wish.For+endGrace, func() { d.end(ErrTimeOver) })
 		d.cfg.Report(DivertEvent{Begun: &DivertBegun{ID: d.id, Until: time.Now().Add(d.cfg.Wish.For)}})
 	case d.lost:
 		d.lost = false
@@ -99,7 +100,7 @@ func (d *divert) answered(a tunnel.Answer) {
 
 func (d *divert) ended(e tunnel.Ended) {
 	if e.Over {
-		d.end(errTimeOver)
+		d.end(ErrTimeOver)
 		return
 	}
 	d.end(fmt.Errorf("the server has ended the divert: %s", e.Reason))

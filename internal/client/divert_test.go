@@ -112,7 +112,7 @@ func TestDivertHasItsTime(t *testing.T) {
 	if !strings.HasPrefix(o.Tunnel, "divert/") || o.Upstream != "127.0.0.1:1" || o.Divert == nil || o.Divert.Entrypoint != "devices" || o.Divert.For != 200*time.Millisecond {
 		t.Errorf("offered %+v, %+v", o, o.Divert)
 	}
-	if err := <-d.done; err != nil {
+	if err := <-d.done; !errors.Is(err, ErrTimeOver) {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(begun); took < 200*time.Millisecond {

@@ -42,7 +42,7 @@ type DivertWish struct {
 	To         string        `flag:"to" unit:"TARGET" group:"Data plane" help:"where the traffic goes: HOST:PORT or unix:PATH as seen from this machine"`
 	For        time.Duration `flag:"for" default:"30m" unit:"DURATION" group:"Data plane" help:"how long, at most 24h; Ctrl-C ends it before"`
 	OnDown     string        `flag:"on-down" default:"fallback" values:"fallback fail" unit:"WHAT" group:"Data plane" help:"what becomes of visitors while the target refuses them or does not answer within a second: fallback, to the entrypoint's own routes, or fail"`
-	Existing   string        `flag:"existing" shown:"keep for TCP and TLS, move for UDP" values:"keep move" unit:"WHAT" group:"Data plane" help:"what becomes of connections and flows that are open when the divert begins or ends: keep or move"`
+	Existing   string        `flag:"existing" shown:"keep for TCP and TLS, move for UDP" values:"keep move" unit:"WHAT" group:"Data plane" help:"what becomes of connections and flows that are open when the divert begins: keep or move; flows that move go back when it ends"`
 }
 
 // percentNotGiven is the default: all of the traffic, if something else says which.

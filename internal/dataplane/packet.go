@@ -196,7 +196,7 @@ func (r *flowRecords) closed(f proxy.UDPFlow) {
 		return
 	}
 	entry.(*accesslog.Entry).Closed(func(rec *accesslog.Record) {
-		rec.Member, rec.Upstream = f.Member, f.Upstream
+		rec.Route, rec.Member, rec.Upstream = r.record(f).Route, f.Member, f.Upstream // it may have moved
 		rec.Duration = time.Since(f.Opened)
 		rec.In, rec.Out = int64(f.Bytes[proxy.In]), int64(f.Bytes[proxy.Out])
 		rec.ClosedBy, rec.Why = accesslog.Server, f.Reason

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -48,10 +47,6 @@ func (p *passage) recordFailure(err error) {
 	}
 	r := p.record()
 	r.Candidates = p.candidates()
-	var d *upstream.DialError
-	if errors.As(err, &d) {
-		r.Tries = tries(d.Tries)
-	}
 	p.tcp.cfg.Records.Opened(r).Closed(func(r *accesslog.Record) {
 		r.Duration = time.Since(p.start)
 		r.ClosedBy, r.Why = accesslog.Server, "no connection: "+string(upstream.ReasonOf(err))

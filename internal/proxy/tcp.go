@@ -246,10 +246,11 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 	}
 }
 
-// search goes through the routes once.
+// search goes through the routes once. What was tried on the way is in dialed.
 func (p *passage) search(ctx context.Context, routes *Routes, first *upstream.First) (upstream.Dialed, error) {
 	key := router.L4Key{Source: p.visit.Source.Addr().WithZone(""), Host: p.visit.Host, Roll: p.roll}
 	var err error = errNoRoute
+	p.dialed.Tries = nil
 	for i := 0; ; i++ {
 		index, target, ok := routes.Next(key, i)
 		if !ok {
@@ -266,12 +267,29 @@ func (p *passage) search(ctx context.Context, routes *Routes, first *upstream.Fi
 			if target.Took != nil {
 				target.Took(&d)
 			}
+			if before := p.dialed.Tries; len(before) > 0 {
+				d.Tries = append(before, d.Tries...)
+			}
 			return d, nil
 		}
 		err = dialErr
+		p.dialed.Tries = append(p.dialed.Tries, failedTries(dialErr, target)...)
 		if !p.route.Fallback || maybeSent(dialErr) || ctx.Err() != nil {
 			return d, err
 		}
+	}
+}
+
+// failedTries are the tries of a dial that gave no connection: without any there was no member to try.
+func failedTries(err error, target *Target) []upstream.Try {
+	var d *upstream.DialError
+	switch {
+	case !errors.As(err, &d):
+		return nil
+	case len(d.Tries) == 0:
+		return []upstream.Try{{Member: target.Upstream.Name(), Reason: d.Reason}}
+	default:
+		return d.Tries
 	}
 }
 
