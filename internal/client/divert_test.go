@@ -128,7 +128,7 @@ func TestWhatEndsADivert(t *testing.T) {
 	}{
 		{"the server says that its time is over", func(_ *testing.T, _ *diverting, s *tunnel.Session) {
 			_ = s.End(tunnel.Ended{Reason: "its time is over", Over: true})
-		}, ""},
+		}, "its time is over"},
 		{"the server ends it", func(_ *testing.T, _ *diverting, s *tunnel.Session) {
 			_ = s.End(tunnel.Ended{Reason: "ended by an operator"})
 		}, "the server has ended the divert: ended by an operator"},

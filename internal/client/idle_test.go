@@ -133,6 +133,7 @@ func (c cost) minus(d cost, n float64) cost {
 func TestIdleConnectionCostsLittle(t *testing.T) {
 	const n = 400
 	const most = 12 << 10 // bytes, both ends together
+	awaitGoroutines(3)    // those of tests before are gone, with what they hold
 	service := echoes(t)
 	name := tunnel.TCPName(2222)
 	s := serverOf(t, Upstream{Tunnel: name, Scheme: SchemeTCP, Network: "tcp", Address: service, Spec: "2222=" + service})
