@@ -215,7 +215,8 @@ func (c *control) from(addr netip.Addr, is4 bool) []byte {
 	h.SetLen(unix.CmsgLen(unix.SizeofInet6Pktinfo))
 	info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&c.buf[unix.CmsgLen(0)]))
 	info.Addr = addr.As16()
-	if index, err := strconv.ParseUint(addr.Zone(), 10, 32); err == nil {
+	if zone := addr.Zone(); zone != "" { // as destinationOf writes it
+		index, _ := strconv.ParseUint(zone, 10, 32)
 		info.Ifindex = uint32(index)
 	}
 	return c.buf[:unix.CmsgSpace(unix.SizeofInet6Pktinfo)]
