@@ -19,7 +19,7 @@ import (
 const (
 	DefaultUDPIdle           = 60 * time.Second
 	VPNIdle                  = 180 * time.Second // of the profile vpn: peers that keep silent for two minutes and more
-	DefaultMaxFlows          = 8192
+	DefaultMaxFlows          = 4096
 	DefaultMaxFlowsPerSource = 1024
 )
 
@@ -74,6 +74,7 @@ type UDP struct {
 	rate    *udp.Rate
 	held    holding
 	waiting atomic.Int64 // bytes of datagrams that wait for a member
+	dials   chan struct{}
 	sweeper *time.Timer
 	packets *packets // in place of flows, with PerPacket
 
@@ -119,6 +120,7 @@ func NewUDP(cfg UDPConfig) *UDP {
 	}
 	u := &UDP{
 		cfg: cfg, count: cfg.Metrics.of(cfg.Label), begun: time.Now(), rate: udp.NewRate(cfg.MaxPacketsPerSource),
+		dials: make(chan struct{}, maxDials),
 		flows: udp.NewTable[udpKey, udpFlow](udp.Limits{Flows: cfg.MaxFlows, PerSource: cfg.MaxFlowsPerSource, Idle: cfg.Idle}),
 	}
 	u.life, u.end = context.WithCancel(context.Background())

@@ -21,9 +21,12 @@ import (
 
 // What may wait while a flow gets its member: so many datagrams of a flow, and so many bytes of all flows together.
 const (
-	maxWaiting      = 16
+	maxWaiting      = 64
 	maxWaitingBytes = 4 << 20
 )
+
+// maxDials is for how many flows a member is sought at the same time; that takes stack, and at a distant client time.
+const maxDials = 256
 
 type flowState uint8
 
@@ -190,7 +193,9 @@ func (f *udpFlow) settle(why string) {
 	f.mu.Lock()
 	refused, old := f.refused, f.place
 	f.mu.Unlock()
+	f.udp.dials <- struct{}{}
 	next, err := f.choose(old, refused, why)
+	<-f.udp.dials
 	f.mu.Lock()
 	switch {
 	case next != nil && next == old && old.dead: // it failed meanwhile

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -43,7 +44,7 @@ type sending struct {
 
 // Dial makes a connected socket to host:port. It sends nothing.
 func Dial(ctx context.Context, d *net.Dialer, addr string) (*Conn, error) {
-	c, err := d.DialContext(ctx, "udp", addr)
+	c, err := dial(ctx, d, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +61,14 @@ func Dial(ctx context.Context, d *net.Dialer, addr string) (*Conn, error) {
 	conn := &Conn{UDPConn: u, raw: raw}
 	conn.recv.try, conn.send.try = conn.receive, conn.sendNow
 	return conn, nil
+}
+
+// dial spares an address what looking up a name takes: of strangers' flows there are many.
+func dial(ctx context.Context, d *net.Dialer, addr string) (net.Conn, error) {
+	if to, err := netip.ParseAddrPort(addr); err == nil && d.LocalAddr == nil {
+		return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	}
+	return d.DialContext(ctx, "udp", addr)
 }
 
 // Next waits for a datagram and gives it, without holding a buffer while there is none. It is valid until the next call.
