@@ -87,6 +87,9 @@ func (v *Visit) datagramHeader(e proxyproto.Emission) (header []byte, first bool
 	if e.Version == proxyproto.Off {
 		return nil, false
 	}
+	if !v.Source.IsValid() { // a connection for many visitors
+		return nil, false
+	}
 	e.Version = proxyproto.V2
 	h := e.Header(v.Source, v.Destination, v.ID, v.Host, v.Proxy)
 	h.Transport = proxyproto.UDP

@@ -136,7 +136,7 @@ func TestReadFillsInAllThereIs(t *testing.T) {
 			},
 			{
 				Name: "syslog", Protocol: UDP, Addr: "[::1]:514",
-				Flows: Flows{Profile: DefaultProfile, Mode: PerPacket, MaxFlows: 8192, MaxFlowsPerSource: 1024}, IdleTimeout: time.Minute,
+				Flows: Flows{Profile: DefaultProfile, Mode: PerPacket, MaxFlows: 4096, MaxFlowsPerSource: 1024}, IdleTimeout: time.Minute,
 				Routes: []Route{{Name: "log", Upstream: "log", OnDown: Fail}},
 			},
 			{
