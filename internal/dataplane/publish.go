@@ -152,14 +152,6 @@ func (d *DataPlane) Settle() {
 	d.web.settle(d)
 }
 
-// offersOf are the clients that offer a tunnel.
-func (d *DataPlane) offersOf(name string) []*publication {
-	n, err := tunnel.ParseName(name)
-	if err != nil {
-		return nil
-	}
-	return d.offers[n]
-}
 
 // Address implements control.Publication.
 func (p *publication) Address() string { return p.address }
