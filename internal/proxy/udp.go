@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -43,6 +44,8 @@ type UDPConfig struct {
 	PerPacket bool
 	// DialTimeout bounds the search for a member, over all members; 10 s if zero.
 	DialTimeout time.Duration
+	// DrainIdle is how long a visitor's silence ends its flow after Drain; 5 s if zero, and never more than Idle.
+	DrainIdle time.Duration
 
 	// ProxyTrusted are the balancers in front, each of whose datagrams must begin with a PROXY header of version 2. One of
 	// anybody else's that does is dropped. Empty: nobody's datagrams are looked into.
@@ -118,6 +121,7 @@ func NewUDP(cfg UDPConfig) *UDP {
 	if cfg.DialTimeout <= 0 {
 		cfg.DialTimeout = 10 * time.Second
 	}
+	cfg.DrainIdle = min(cmp.Or(cfg.DrainIdle, 5*time.Second), cfg.Idle)
 	u := &UDP{
 		cfg: cfg, count: cfg.Metrics.of(cfg.Label), begun: time.Now(), rate: udp.NewRate(cfg.MaxPacketsPerSource),
 		dials: make(chan struct{}, maxDials),
@@ -180,10 +184,14 @@ func (u *UDP) Recheck() {
 	}
 }
 
-// Drain takes no new flows. Those that are there go on until they are idle.
+// Drain takes no new flows. Those that are there go on until they are idle, for which DrainIdle is enough now: the flows of
+// many protocols never end, and a process that goes down would wait for each in vain.
 func (u *UDP) Drain() {
 	u.mu.Lock()
 	u.draining = true
+	if u.sweeper != nil && !u.over {
+		u.sweeper.Reset(0)
+	}
 	u.mu.Unlock()
 	u.drained()
 }
@@ -276,8 +284,13 @@ func (u *UDP) sweep() {
 		return
 	}
 	expired, left := u.flows.Expire(u.now())
+	pause := u.flows.Tick()
+	if u.draining {
+		expired = append(expired, u.finished()...)
+		pause = min(pause, u.cfg.DrainIdle/4)
+	}
 	if left {
-		u.sweeper.Reset(u.flows.Tick())
+		u.sweeper.Reset(pause)
 	}
 	u.work.Add(1)
 	u.mu.Unlock()
@@ -287,6 +300,16 @@ func (u *UDP) sweep() {
 	}
 	u.Recheck()
 	u.drained()
+}
+
+// finished takes out the flows that count as finished while the process goes down.
+func (u *UDP) finished() (list []*udpEntry) {
+	for _, e := range u.flows.All() {
+		if u.now()-e.Touched() >= u.cfg.DrainIdle && u.flows.Remove(e) {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // UDPFlow tells of a flow.

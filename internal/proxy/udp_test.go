@@ -615,12 +615,21 @@ func TestIdleFlowsEnd(t *testing.T) {
 }
 
 func TestDrainEndsWithTheLastFlow(t *testing.T) {
+	for name, cfg := range map[string]UDPConfig{
+		"idle": {Idle: 200 * time.Millisecond}, "silent, though not idle": {Idle: time.Hour, DrainIdle: 200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) { drainEnds(t, cfg) })
+	}
+}
+
+func drainEnds(t *testing.T, cfg UDPConfig) {
 	s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
 	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: "127.0.0.1:0", Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := NewUDP(UDPConfig{Label: "test", Log: quiet(), Route: to(pool(datagramsTo(s.addr()))), Idle: 200 * time.Millisecond})
+	cfg.Label, cfg.Log, cfg.Route = "test", quiet(), to(pool(datagramsTo(s.addr())))
+	u := NewUDP(cfg)
 	served := make(chan error, 1)
 	go func() { served <- u.Serve(t.Context(), e) }()
 	at := e.Addr().(*net.UDPAddr).AddrPort()
