@@ -168,6 +168,7 @@ func TestReception(t *testing.T) {
 		{name: "a ClientHello cut short", reception: withHello(), from: stranger, does: behaviour{send: []string{hello[:100]}, close: true}, refused: RefusedNoHello},
 		{name: "a stranger comes and goes", reception: withHello(), from: stranger, does: behaviour{close: true}, refused: RefusedNoHello},
 		{name: "LOCAL and a close where a ClientHello is due", reception: withHello(), from: balancer, does: behaviour{send: []string{local}, close: true}, refused: "probe"},
+		{name: "a visitor's header and a close where a ClientHello is due", reception: withHello(), from: balancer, does: behaviour{send: []string{v2}, close: true}, refused: "probe"},
 		{name: "silence where a ClientHello is due", reception: withHello(), from: stranger, refused: RefusedLateHello, after: 5 * time.Second},
 		{name: "half a ClientHello", reception: withHello(), from: stranger, does: behaviour{send: []string{hello[:100]}}, refused: RefusedLateHello, after: 5 * time.Second},
 		{
@@ -224,6 +225,10 @@ func TestReception(t *testing.T) {
 				}
 				if v.Source != tt.want.Source || v.Destination != tt.want.Destination || v.Via != tt.want.Via || v.Host != tt.want.Host {
 					t.Errorf("got %+v\nwant %+v", v, tt.want)
+				}
+				untrusted := tt.reception.Proxy != nil && !contains(tt.reception.Proxy.Trusted, tt.from.Addr())
+				if want := untrusted && !tt.reception.ClientHello; (v.Guard != nil) != want { // a ClientHello is no header
+					t.Errorf("has a guard: %t, want %t", v.Guard != nil, want)
 				}
 				if tt.first == clientHelloLength {
 					tt.first = tt.does.send[0]
