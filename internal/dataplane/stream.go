@@ -56,7 +56,7 @@ func (s *tcpServer) set(e *entry, routes *proxy.Routes) {
 	}
 	s.proxy.Set(set)
 	if l, ok := e.socket.(*tcpSocket); ok {
-		l.Limit(e.plan.Allow, e.plan.MaxConns)
+		l.Limit(e.peers(), e.plan.MaxConns)
 	}
 }
 
@@ -81,6 +81,7 @@ func (e *entry) reception() func(*net.TCPConn) (proxy.Arrival, error) {
 	}
 	if accepts {
 		r.Proxy = &entrypoint.ProxyPolicy{Trusted: a.ProxyProtocol.Trusted}
+		r.Allow = a.Allow
 	}
 	return func(c *net.TCPConn) (proxy.Arrival, error) {
 		v, err := r.Receive(c)
@@ -92,6 +93,15 @@ func (e *entry) reception() func(*net.TCPConn) (proxy.Arrival, error) {
 			Begun: upstream.Begun{Read: v.First, Guard: v.Guard},
 		}, err
 	}
+}
+
+// peers are those that may connect, all if empty. Behind a balancer that says whom a connection is from, it is the
+// reception that asks whether the visitor may.
+func (e *entry) peers() []netip.Prefix {
+	if e.plan.ProxyProtocol.Accept == plan.AcceptAuto {
+		return nil
+	}
+	return e.plan.Allow
 }
 
 // refused counts connections that are closed before they are routed.
@@ -128,7 +138,7 @@ func (s *tcpSocket) Drain() { _ = s.Close() }
 func (s *tcpServer) listen(e *entry) (socket, error) {
 	d := e.plane
 	ep, err := entrypoint.ListenTCP(entrypoint.Config{
-		Addr: e.plan.Addr, Allow: e.plan.Allow, MaxConns: e.plan.MaxConns, Log: d.cfg.Log, OnRefused: e.refused(), Inherit: d.cfg.Inherit,
+		Addr: e.plan.Addr, Allow: e.peers(), MaxConns: e.plan.MaxConns, Log: d.cfg.Log, OnRefused: e.refused(), Inherit: d.cfg.Inherit,
 	})
 	if err != nil {
 		return nil, err
