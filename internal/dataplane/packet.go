@@ -112,6 +112,7 @@ func (s *udpServer) listen(e *entry) (socket, error) {
 	d.listens[l] = struct{}{}
 	d.serving.Go(func() {
 		defer cancel()
+		d.settled()
 		if err := l.proxy.Serve(ctx, ep); err != nil {
 			d.cfg.Log.Error("entrypoint failed", "entrypoint", name, "err", err)
 		}

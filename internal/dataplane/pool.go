@@ -69,7 +69,8 @@ func (p *pool) config() upstream.Config {
 	return c
 }
 
-// set makes the pool what the file says; nil is a pool that the file has no longer.
+// set makes the pool what the file says; nil is a pool that the file has no longer. What comes is there before what goes
+// has gone: at no moment is there no member for a visitor.
 func (p *pool) set(file *plan.Upstream) {
 	before := p.file
 	p.file = file
@@ -78,10 +79,11 @@ func (p *pool) set(file *plan.Upstream) {
 	if file != nil {
 		want = file.Members
 	}
+	var gone []*staticMember
 	for address, m := range p.static {
 		i := slices.IndexFunc(want, func(w plan.Member) bool { return w.Address == address })
 		if i < 0 || want[i].Name != m.plan.Name || !sameDial(before, file) {
-			m.remove()
+			gone = append(gone, m)
 			delete(p.static, address)
 		}
 	}
@@ -95,6 +97,19 @@ func (p *pool) set(file *plan.Upstream) {
 		}
 	}
 	p.setOffered()
+	for _, m := range gone {
+		m.remove()
+	}
+}
+
+// retire takes a pool out of the data plane that nothing leads to any more. It keeps its members: a visitor who came a moment
+// ago, by the routes of before, still finds them.
+func (p *pool) retire() {
+	for _, m := range p.static {
+		m.stop()
+	}
+	delete(p.plane.pools, p.name)
+	p.plane.cfg.Counters.forgetPool(p.name)
 }
 
 // sameDial says whether two states of an upstream connect to members and check them in the same way.

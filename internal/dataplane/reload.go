@@ -24,7 +24,7 @@ func (d *DataPlane) Apply(p plan.Plan) error {
 	if err != nil {
 		return err
 	}
-	d.applyUpstreams(p)
+	d.setUpstreams(p)
 	for _, e := range d.own {
 		delete(d.entries, e.plan.Name)
 		if kept[e.address()] != e {
@@ -44,6 +44,7 @@ func (d *DataPlane) Apply(p plan.Plan) error {
 		}
 		e.reopen()
 	}
+	d.dropUpstreams(p) // now that no route leads there
 	for _, pool := range slices.Collect(maps.Values(d.pools)) {
 		d.sweep(pool)
 	}
@@ -121,7 +122,7 @@ func (e *entry) endDiverts() {
 	}
 }
 
-func (d *DataPlane) applyUpstreams(p plan.Plan) {
+func (d *DataPlane) setUpstreams(p plan.Plan) {
 	for i := range p.Upstreams {
 		u := &p.Upstreams[i]
 		pool := d.pool(u.Name)
@@ -129,10 +130,19 @@ func (d *DataPlane) applyUpstreams(p plan.Plan) {
 			pool.set(u)
 		}
 	}
+}
+
+// dropUpstreams ends those that the file has no longer.
+func (d *DataPlane) dropUpstreams(p plan.Plan) {
 	for _, pool := range d.filePools {
-		if pool.file != nil && !slices.ContainsFunc(p.Upstreams, func(u plan.Upstream) bool { return u.Name == pool.name }) {
-			pool.set(nil)
+		if slices.ContainsFunc(p.Upstreams, func(u plan.Upstream) bool { return u.Name == pool.name }) {
+			continue
 		}
+		if len(pool.entries) == 0 && !pool.isTunnel() {
+			pool.retire()
+			continue
+		}
+		pool.set(nil)
 	}
 	d.filePools = d.filePools[:0]
 	for i := range p.Upstreams {

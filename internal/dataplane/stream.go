@@ -135,6 +135,13 @@ func (s *tcpSocket) Open() int { return int(s.open.Load()) }
 // Drain takes no more connections; those that are there go on.
 func (s *tcpSocket) Drain() { _ = s.Close() }
 
+// settled waits until a change is whole. An entrypoint is opened in the midst of one, to find out whether it can be, and has no
+// routes yet: its first visitors wait in the kernel.
+func (d *DataPlane) settled() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+}
+
 func (s *tcpServer) listen(e *entry) (socket, error) {
 	d := e.plane
 	ep, err := entrypoint.ListenTCP(entrypoint.Config{
@@ -147,6 +154,7 @@ func (s *tcpServer) listen(e *entry) (socket, error) {
 	d.listens[l] = struct{}{}
 	name := e.plan.Name
 	d.serving.Go(func() {
+		d.settled()
 		// The context is not the server's: connections outlive the start of a shutdown, until Shutdown aborts them.
 		err := ep.Run(context.Background(), func(ctx context.Context, c *net.TCPConn) {
 			s.total.Add(1)
