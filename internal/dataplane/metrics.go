@@ -117,9 +117,9 @@ func (c *Counters) pool(name string) *poolCounts {
 	}
 }
 
-// dialed counts a connection that was made.
+// dialed counts a connection that was made; of a flow, which is nil, it knows nothing.
 func (c *poolCounts) dialed(d *upstream.Dialed) {
-	if c == nil {
+	if c == nil || d == nil {
 		return
 	}
 	c.connect.Observe(d.Connect.Seconds())

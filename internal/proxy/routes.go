@@ -15,7 +15,7 @@ type Target struct {
 	// Bare has the visitor's bytes wait until a member has given a connection, so that a failure always leaves the visit to
 	// the routes below.
 	Bare bool
-	// Took, if not nil, hears of each connection that the route got. It must not keep it.
+	// Took, if not nil, hears of each connection that the route got, with nil for a flow. It must not keep it.
 	Took func(*upstream.Dialed)
 }
 
@@ -57,7 +57,7 @@ func (r *Routes) Route(i int) *router.L4Route { return r.table.Route(i) }
 // CountFlow counts a flow that the i-th route got.
 func (r *Routes) CountFlow(i int) {
 	if took := r.targets[i].Took; took != nil {
-		took(&upstream.Dialed{})
+		took(nil)
 	}
 }
 
