@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -33,17 +34,24 @@ func startLineage(t *testing.T, args ...string) *lineage {
 func startLineageIn(t *testing.T, env []string, args ...string) *lineage {
 	t.Helper()
 	l := &lineage{server: &server{control: freeAddr(t), data: freeAddr(t), token: rand.Text(), state: t.TempDir()}, health: freeAddr(t)}
+	l.begin(t, env, append([]string{
+		culvert(), "server", "--control-addr", "127.0.0.1", "--control-port", port(t, l.control), "--data-addr", "127.0.0.1",
+		"--port", port(t, l.data), "--auto-tls-path", l.state, "--auto-tls-san", "127.0.0.1", "--health-addr", l.health,
+		"--token-file", write(t, l.state, "token", l.token+"\n", 0o600),
+	}, args...))
+	return l
+}
+
+// begin starts the first process.
+func (l *lineage) begin(t *testing.T, env, argv []string) {
+	t.Helper()
 	l.log = l.state + "/log"
 	out, err := os.Create(l.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	cmd := exec.Command(culvert(), append([]string{
-		"server", "--control-addr", "127.0.0.1", "--control-port", port(t, l.control), "--data-addr", "127.0.0.1",
-		"--port", port(t, l.data), "--auto-tls-path", l.state, "--auto-tls-san", "127.0.0.1", "--health-addr", l.health,
-		"--token-file", write(t, l.state, "token", l.token+"\n", 0o600),
-	}, args...)...)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.state, out, out
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.state, "GORACE=halt_on_error=1 exitcode=66"}, env...)
 	if err := cmd.Start(); err != nil {
@@ -64,12 +72,6 @@ func startLineageIn(t *testing.T, env []string, args ...string) *lineage {
 			t.Logf("processes %v; their log:\n%s", l.pids, tail(l.logged(t), 120))
 		}
 	})
-	l.waitReady(t)
-	return l
-}
-
-func (l *lineage) waitReady(t *testing.T) {
-	t.Helper()
 	until(t, "the server is ready", func() bool { return l.ready() == nil })
 }
 
@@ -165,19 +167,7 @@ func TestUpgrade(t *testing.T) {
 		until(t, "visitors are served by the next process", func() bool { return ssh.total.Load() > had+2*int64(perSecond) })
 	}
 	until(t, "enough visitors have come", func() bool { return ssh.total.Load() > int64(least) })
-	for name, all := range map[string][]visit{"TCP": flood.stop(t), "HTTP": pages.stop(t), "readiness": probes.stop(t)} {
-		failed, slowest := 0, time.Duration(0)
-		for _, v := range all {
-			slowest = max(slowest, v.took)
-			if v.err == nil {
-				continue
-			}
-			if failed++; failed <= 5 {
-				t.Errorf("%s: a visit that began %v after the start failed after %v: %v", name, v.begun.Sub(begun), v.took, v.err)
-			}
-		}
-		t.Logf("%s: %d visits during two upgrades, %d failed, the slowest took %v", name, len(all), failed, slowest)
-	}
+	noneFailed(t, begun, map[string][]visit{"TCP": flood.stop(t), "HTTP": pages.stop(t), "readiness": probes.stop(t)})
 
 	// The first process has the open connection, and ends with it; the second has nothing to wait for.
 	l.gone(t, l.pids[1])
@@ -188,6 +178,126 @@ func TestUpgrade(t *testing.T) {
 	}
 	if err := l.ready(); err != nil {
 		t.Errorf("the last process: %v", err)
+	}
+}
+
+func noneFailed(t *testing.T, begun time.Time, visits map[string][]visit) {
+	t.Helper()
+	for name, all := range visits {
+		failed, slowest := 0, time.Duration(0)
+		for _, v := range all {
+			slowest = max(slowest, v.took)
+			if v.err == nil {
+				continue
+			}
+			if failed++; failed <= 5 {
+				t.Errorf("%s: a visit that began %v after the start failed after %v: %v", name, v.begun.Sub(begun), v.took, v.err)
+			}
+		}
+		t.Logf("%s: %d visits, %d failed, the slowest took %v", name, len(all), failed, slowest)
+	}
+}
+
+// The same for a balancer, which has no clients, and checks its members itself. Flows of UDP begin anew.
+func TestUpgradeOfABalancer(t *testing.T) {
+	perSecond := 400
+	if raceEnabled {
+		perSecond = 80
+	}
+	a, b := startLedger(t), startLedger(t)
+	tcp, udp := freeAddr(t), freeAddr(t)
+	l := &lineage{server: &server{state: t.TempDir()}, health: freeAddr(t)}
+	config := fmt.Sprintf(`
+health_addr: %s
+entrypoints:
+  - {name: tcp, addr: %s, routes: [{upstream: tcp}]}
+  - {name: udp, protocol: udp, addr: %s, routes: [{upstream: udp}]}
+upstreams:
+  - name: tcp
+    members: [{address: %s}, {address: %s}]
+    health: {tcp: {}, interval: 500ms, timeout: 300ms}
+  - name: udp
+    members: [{address: %s}]
+`, l.health, tcp, udp, a.Addr(), b.Addr(), startUDPEcho(t))
+	l.begin(t, nil, []string{culvert(), "lb", "--config", write(t, l.state, "culvert.yaml", config, 0o600)})
+	accepts(t, "tcp", tcp)
+	begun := time.Now()
+	flood := startVisits(t, perSecond, func() visit { return visitLedger(tcp, answerTime) })
+	total := func() int64 { return a.total.Load() + b.total.Load() }
+	flow, err := net.Dial("udp", udp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer flow.Close()
+	for range 2 {
+		asksUDP(t, flow)
+		had := total()
+		l.upgrade(t)
+		asksUDP(t, flow)
+		until(t, "visitors are served by the next process", func() bool { return total() > had+2*int64(perSecond) })
+	}
+	noneFailed(t, begun, map[string][]visit{"TCP": flood.stop(t)})
+	for _, pid := range l.pids[:2] {
+		l.gone(t, pid)
+	}
+	if code := l.wait(t); code != 0 {
+		t.Errorf("the first process ended with code %d, want 0", code)
+	}
+}
+
+// startUDPEcho sends every datagram back.
+func startUDPEcho(t *testing.T) (addr string) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p := make([]byte, 2048)
+		for {
+			n, from, err := pc.ReadFrom(p)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo(p[:n], from) // one that is lost is asked for again
+		}
+	}()
+	t.Cleanup(func() { _ = pc.Close(); <-ended })
+	return pc.LocalAddr().String()
+}
+
+// asksUDP sends datagrams until one comes back.
+func asksUDP(t *testing.T, c net.Conn) {
+	t.Helper()
+	want := rand.Text()
+	until(t, "a datagram comes back", func() bool {
+		_, _ = c.Write([]byte(want)) // refused while nobody listens
+		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		p := make([]byte, 2048)
+		n, _ := c.Read(p)
+		return string(p[:n]) == want
+	})
+}
+
+// systemd opens the ports, and keeps what comes until the program is there.
+func TestSocketActivation(t *testing.T) {
+	need(t, "systemd-socket-activate")
+	ledger, l := startLedger(t), &lineage{server: &server{state: t.TempDir()}, health: freeAddr(t)}
+	tcp := freeAddr(t)
+	config := fmt.Sprintf("health_addr: %s\nentrypoints: [{name: tcp, addr: %s, routes: [{upstream: tcp}]}]\nupstreams: [{name: tcp, members: [{address: %s}]}]\n",
+		l.health, tcp, ledger.Addr())
+	p := start(t, program{argv: []string{
+		"systemd-socket-activate", "--listen", tcp, "--listen", l.health, "--fdname", "tcp:health",
+		culvert(), "lb", "--config", write(t, l.state, "culvert.yaml", config, 0o600),
+	}})
+	p.line(t, "Listening on "+tcp)
+	if v := visitLedger(tcp, patience); v.err != nil { // which starts the program
+		t.Errorf("the visitor who came before the program: %v", v.err)
+	}
+	if err := l.ready(); err != nil {
+		t.Error(err)
 	}
 }
 

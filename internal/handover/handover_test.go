@@ -234,8 +234,8 @@ func TestSocketsMeantForAnotherProcess(t *testing.T) {
 	t.Setenv("LISTEN_PID", "1")
 	t.Setenv("LISTEN_FDS", "3")
 	s, err := Inherit(quiet())
-	if err != nil || len(s.unclaimed) > 0 {
-		t.Errorf("%d sockets, %v", len(s.unclaimed), err)
+	if err != nil || len(s.inherited) > 0 {
+		t.Errorf("%d sockets, %v", len(s.inherited), err)
 	}
 }
 
@@ -250,7 +250,7 @@ func TestWhatNobodyClaimsIsClosed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.unclaimed = []*socket{{Network: "tcp", held: ln.(holder)}}
+		s.inherited = []*socket{{Network: "tcp", held: ln.(holder)}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ran := make(chan struct{})
 		go func() {
@@ -298,27 +298,69 @@ func TestWhichSocketServesAnAddress(t *testing.T) {
 	}
 }
 
-// Options that a listening socket passes on to its connections are set on an inherited one, too.
-func TestOptionsAreSetOnInheritedSockets(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+// Who closes an inherited port because nobody serves it at the moment gets it again, also while the process before has it.
+func TestAnInheritedSocketCanBeClosedAndHadAgain(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // of the process before
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(quiet())
-	s.unclaimed = []*socket{{Network: "tcp", Address: "devices", held: ln.(holder)}}
-	set := false
-	got, err := s.Listen(net.ListenConfig{Control: func(string, string, syscall.RawConn) error { set = true; return nil }}, "tcp4", "devices")
-	if err != nil || got != ln || !set {
-		t.Errorf("got the socket %v, options set %v, %v", got == ln, set, err)
+	defer ln.Close()
+	for _, kept := range []bool{false, true} {
+		s := New(quiet())
+		s.hold = 100 * time.Millisecond
+		mine, err := (&socket{Network: "tcp", held: ln.(holder)}).copy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine.Kept = kept
+		s.inherited = []*socket{mine}
+		set := false
+		lc := net.ListenConfig{Control: func(string, string, syscall.RawConn) error { set = true; return nil }}
+		for range 2 {
+			got, err := s.Listen(lc, "tcp4", ln.Addr().String())
+			if err != nil || got.Addr().String() != ln.Addr().String() || !set {
+				t.Fatalf("got %v, options set %v, %v", got, set, err)
+			}
+			if list := s.all(); len(list) != 1 || list[0] == mine || list[0].Kept != kept {
+				t.Errorf("while it is used, the next process would get %+v", list)
+			}
+			_ = got.Close()
+		}
+		if list := s.all(); len(list) != 1 || list[0] != mine {
+			t.Errorf("while it is not used, the next process would get %+v", list)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*s.hold)
+		defer cancel()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = s.Run(ctx)
+		}()
+		if !kept { // only what somebody else has for good is held longer
+			if _, err := mine.held.(net.Listener).Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+			if ctx.Err() != nil {
+				t.Error("held to the end")
+			}
+		}
+		<-ended
+		if _, err := mine.held.(net.Listener).Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		cancel()
 	}
-	_ = ln.Close()
+}
+
+func TestWithoutAnythingInherited(t *testing.T) {
 	var plain *Sockets
-	if ln, err = plain.Listen(net.ListenConfig{}, "tcp", "127.0.0.1:0"); err != nil {
+	ln, err := plain.Listen(net.ListenConfig{}, "tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
 	_ = ln.Close()
 	<-plain.Turn()
 	if err := plain.Ready(); err != nil || plain.Inherited() {
-		t.Errorf("without anything inherited: %v", err)
+		t.Errorf("ready: %v", err)
 	}
 }

@@ -71,7 +71,7 @@ func (s *Sockets) fromProcess(value string) error {
 		if err := k.adopt(firstFD + 1 + i); err != nil {
 			return fmt.Errorf("inherit %s %s: %w", k.Network, k.Address, err)
 		}
-		s.unclaimed = append(s.unclaimed, k)
+		s.inherited = append(s.inherited, k)
 	}
 	s.from, s.turn = &predecessor{pid: in.Parent, line: line}, make(chan struct{})
 	go s.listenToPredecessor() // ends with the process before, or its word
@@ -116,16 +116,26 @@ func (s *Sockets) fromSystemd() error {
 		return fmt.Errorf("LISTEN_FDS is %.20q", count)
 	}
 	for i := range n {
-		k := &socket{}
+		k := &socket{Kept: true}
 		if i < len(names) {
 			k.Name = names[i]
 		}
 		if err := k.adopt(firstFD + i); err != nil {
 			return fmt.Errorf("socket %d of systemd %q: %w", i+1, k.Name, err)
 		}
-		s.unclaimed = append(s.unclaimed, k)
+		s.inherited = append(s.inherited, k)
 	}
 	return nil
+}
+
+// copy gives the socket another descriptor.
+func (k *socket) copy() (*socket, error) {
+	fd, err := duplicate(k.held)
+	if err != nil {
+		return nil, err
+	}
+	c := &socket{Network: k.Network, Address: k.Address, Name: k.Name, Kept: k.Kept}
+	return c, c.adopt(fd)
 }
 
 // adopt makes a socket of a descriptor that was inherited, which it takes.

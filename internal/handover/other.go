@@ -14,6 +14,9 @@ type predecessor struct{}
 // Inherit gives Sockets: nothing is inherited on this system.
 func Inherit(log *slog.Logger) (*Sockets, error) { return New(log), nil }
 
+// copy is never called: nothing is inherited.
+func (k *socket) copy() (*socket, error) { return nil, errUnsupported }
+
 // Ready does nothing on this system.
 func (s *Sockets) Ready() error { return nil }
 

@@ -29,7 +29,7 @@ type Sockets struct {
 	hold time.Duration // how long Run keeps what nobody claims
 
 	mu        sync.Mutex
-	unclaimed []*socket
+	inherited []*socket
 	open      []*socket
 	upgrading chan struct{} // closed when the upgrade that runs has ended; nil if none runs
 	replaced  bool          // another process has taken over
@@ -40,10 +40,13 @@ type socket struct {
 	Network string `json:"network"` // "tcp", "udp" or "unix"
 	Address string `json:"address"` // as it was asked for
 	Name    string `json:"name,omitempty"`
+	// Kept is of a socket of systemd's, which has it open for ever: to open another one for the address would fail.
+	Kept bool `json:"kept,omitempty"`
 
-	held   holder
-	actual netip.AddrPort // the zero value in the file system
-	dual   bool           // IPv6 that takes IPv4 too
+	claimed bool // of an inherited one
+	held    holder
+	actual  netip.AddrPort // the zero value in the file system
+	dual    bool           // IPv6 that takes IPv4 too
 }
 
 // holder is a net.Listener or net.PacketConn on a descriptor.
@@ -103,12 +106,7 @@ func (s *Sockets) get(network, address string, control func(string, string, sysc
 	}
 	defer s.mu.Unlock()
 	if k := s.claim(network, address); k != nil {
-		if err := configure(k, control); err != nil {
-			_ = k.held.Close()
-			return nil, fmt.Errorf("inherited socket for %s: %w", address, err)
-		}
-		s.open = append(s.open, k)
-		return k.held, nil
+		return s.lend(k, address, control)
 	}
 	held, err := open()
 	if err != nil {
@@ -136,22 +134,46 @@ func (s *Sockets) enter() error {
 	}
 }
 
-// claim takes an inherited socket for the address out of the list; nil if there is none. An address that is the same as it
-// was for the process before comes first, then one that is the same in effect. The caller holds mu.
+// claim finds the inherited socket for an address; nil if there is none. An address that is the same as it was for the process
+// before comes first, then one that is the same in effect. The caller holds mu.
 func (s *Sockets) claim(network, address string) *socket {
 	for _, fits := range []func(*socket) bool{
-		func(k *socket) bool { return k.Address == address },
+		func(k *socket) bool { return k.Address == address && !k.claimed },
+		func(k *socket) bool { return k.Address == address && k.actual.Port() == k.port() },
 		func(k *socket) bool { return k.serves(address) },
 	} {
-		i := slices.IndexFunc(s.unclaimed, func(k *socket) bool { return k.Network == family(network) && fits(k) })
+		i := slices.IndexFunc(s.inherited, func(k *socket) bool { return k.Network == family(network) && fits(k) })
 		if i >= 0 {
-			k := s.unclaimed[i]
-			s.unclaimed = slices.Delete(s.unclaimed, i, i+1)
-			k.Address = address
-			return k
+			return s.inherited[i]
 		}
 	}
 	return nil
+}
+
+// lend gives a copy of an inherited socket. The socket itself is kept: who closes the copy because a port has nobody to send
+// visitors to at the moment will want another one, and could not open it while the process before has it too. The caller
+// holds mu.
+func (s *Sockets) lend(k *socket, address string, control func(string, string, syscall.RawConn) error) (holder, error) {
+	lent, err := k.copy()
+	if err == nil {
+		if err = configure(lent, control); err != nil {
+			_ = lent.held.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("inherited socket for %s: %w", address, err)
+	}
+	k.claimed, k.Address, lent.Address = true, address, address
+	s.prune()
+	s.open = append(s.open, lent)
+	return lent.held, nil
+}
+
+// port is the one that was asked for; 0 for any.
+func (k *socket) port() uint16 {
+	_, p, _ := net.SplitHostPort(k.Address)
+	port, _ := strconv.ParseUint(p, 10, 16) // 0 for what is no address
+	return uint16(port)
 }
 
 // serves says whether a socket takes what is sent to a configured address.
@@ -214,36 +236,65 @@ func (s *Sockets) Turn() <-chan struct{} {
 // claimTime is how long inherited sockets are held that nobody has claimed: ports of clients that have yet to come back.
 const claimTime = 30 * time.Second
 
-// Run closes what nobody has claimed some time after this process's turn. It returns when the context ends, and what was
-// not claimed is closed then.
+// Run closes, some time after this process's turn, what nobody has claimed. It returns when the context ends, with all that was
+// kept closed.
 func (s *Sockets) Run(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
-	defer s.closeUnclaimed()
+	defer s.release(func(*socket) bool { return true })
 	select {
 	case <-s.turn:
 	case <-ctx.Done():
 		return nil
 	}
-	timer := time.NewTimer(s.hold)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		s.closeUnclaimed()
-		<-ctx.Done()
-	case <-ctx.Done():
+	for _, step := range []struct {
+		after time.Duration
+		which func(*socket) bool
+	}{
+		// The process before has closed its own by then: what has been claimed can be opened anew if need be.
+		{s.hold / 10, func(k *socket) bool { return k.claimed && !k.Kept }},
+		{s.hold - s.hold/10, func(k *socket) bool { return !k.Kept || !k.claimed }},
+	} {
+		timer := time.NewTimer(step.after)
+		select {
+		case <-timer.C:
+			s.release(step.which)
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
 	}
+	<-ctx.Done()
 	return nil
 }
 
-func (s *Sockets) closeUnclaimed() {
+// release closes inherited sockets. Their copies that are in use stay open.
+func (s *Sockets) release(which func(*socket) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, k := range s.unclaimed {
-		s.log.Info("inherited socket closed: nothing is configured for it, and no client has claimed it",
-			"network", k.Network, "addr", k.Address, "name", k.Name)
+	s.inherited = slices.DeleteFunc(s.inherited, func(k *socket) bool {
+		if !which(k) {
+			return false
+		}
+		if !k.claimed {
+			s.log.Info("inherited socket closed: nothing is configured for it, and no client has claimed it",
+				"network", k.Network, "addr", k.Address, "name", k.Name)
+		}
 		_ = k.held.Close()
+		return true
+	})
+}
+
+// all are the sockets that another process is to have. The caller holds mu.
+func (s *Sockets) all() []*socket {
+	s.prune()
+	list := slices.Clone(s.open)
+	for _, k := range s.inherited {
+		used := func(o *socket) bool { return o.Network == k.Network && o.Address == k.Address }
+		if !slices.ContainsFunc(s.open, used) {
+			list = append(list, k)
+		}
 	}
-	s.unclaimed = nil
+	return list
 }

@@ -121,8 +121,7 @@ func (s *Sockets) start(p Program) (*Successor, error) {
 	}
 	in := inheritance{Parent: os.Getpid()}
 	s.mu.Lock()
-	s.prune()
-	for _, k := range append(s.open[:len(s.open):len(s.open)], s.unclaimed...) {
+	for _, k := range s.all() {
 		fd, err := duplicate(k.held)
 		if err != nil {
 			continue // closed just now
