@@ -180,6 +180,10 @@ func (s *Server) sockets() []plan.Socket {
 	if s.Mode.HasHTTP() {
 		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.DataAddr, s.Port), What: "the HTTP port (port)"})
 	}
+	named := func(e plan.Entrypoint) bool { return e.Name == "tls" } // its address is that of the setting
+	if s.TLSPort != 0 && !slices.ContainsFunc(s.Plan.Entrypoints, named) {
+		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.DataAddr, s.TLSPort), What: "the TLS port (tls_port)"})
+	}
 	if host, port, err := splitBind(s.HealthAddr); s.HealthAddr != "" && err == nil {
 		all = append(all, plan.Socket{Network: "tcp", Addr: join(host, port), What: "the health port (health_addr)"})
 	}

@@ -108,6 +108,8 @@ func TestProblemsOfAFileNameThePlaceAndTheKey(t *testing.T) {
 		{"a flag's fault and the file's", "nothing: 1", "--port=x", `--port: "x" is not a port; give a number from 0 (any free port) to 65535
 f.yaml:1:1: "nothing" is no key here; docs/configuration.md has all keys`},
 		{"an entrypoint on the HTTP port", "insecure_no_auth: true\nport: 80" + strings.Replace(lbFile, "127.0.0.1", "", 1), "", "f.yaml:3:33: entrypoints[0].addr: :80 collides with 0.0.0.0:80, the HTTP port (port); give one of them another port or address"},
+		{"an entrypoint on the TLS port", "insecure_no_auth: true\ntls_port: 80" + lbFile, "", "f.yaml:3:33: entrypoints[0].addr: 127.0.0.1:80 collides with 0.0.0.0:80, the TLS port (tls_port); give one of them another port or address"},
+		{"the entrypoint that the TLS port opens", "insecure_no_auth: true\ntls_port: 80" + strings.Replace(lbFile, "name: web", "name: tls, protocol: tls", 1), "", ""},
 		{"a secret is never quoted", "token: {a: canary}\nport: canary2\ninsecure_no_auth: true", "", "f.yaml:1:8: token: is more than one value; write one\nf.yaml:2:7: port: \"canary2\" is not a port; give a number from 0 (any free port) to 65535"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
