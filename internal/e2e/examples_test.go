@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -336,6 +337,9 @@ func tryHA(t *testing.T, name string, version proxyproto.Version, header, check 
 		write(t, s.state, "token", s.token+"\n", 0o600)
 		s.args = []string{culvert(), "server", "--config", example(t, s.state, name, host), "--control-addr", host, "--data-addr", host, "--ready-grace", "0", "--drain-timeout", "2s"}
 		s.again(t)
+		if _, err := net.Dial("tcp", host+":"+examplePort("80")); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("without a client the port is not closed to the balancer's check: %v", err)
+		}
 		s.client(t, "--upstream", "name/web="+service+",name/web-tls="+service)
 		backends += fmt.Sprintf("  server s%d %s:%s source %s%d %s %s\n", i, host, examplePort("80"), balancerNet, 1+i, header, check)
 		servers[i] = s
@@ -373,6 +377,7 @@ func tryHA(t *testing.T, name string, version proxyproto.Version, header, check 
 			return nil
 		})
 	}
+	accepts(t, "tcp", front)
 	served("a visitor is served")
 	servers[0].kill(t)
 	served("a visitor is served after a server was killed")

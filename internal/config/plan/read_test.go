@@ -270,13 +270,16 @@ func TestManyRoutesAreReadQuickly(t *testing.T) {
 	var b strings.Builder
 	const rules = 10_000
 	for i := range rules {
-		fmt.Fprintf(&b, "{name: r%d, match: {source: 10.%d.%d.0/24}, upstream: a}, ", i, i/256, i%256)
+		fmt.Fprintf(&b, "{match: {source: 10.%d.%d.0/24}, upstream: a}, ", i/256, i%256)
 	}
 	b.WriteString("{upstream: b}, ")
 	began := time.Now()
 	p, _, err := read(routed("tcp", strings.TrimSuffix(b.String(), ", ")))
 	if err != nil || len(p.Entrypoints[0].Routes) != rules+1 {
 		t.Fatal(err)
+	}
+	if name := p.Entrypoints[0].Routes[rules-1].Name; name != fmt.Sprintf("a-%d", rules) {
+		t.Errorf("the last rule is %q", name)
 	}
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("%d rules took %s", rules, took)
@@ -399,4 +402,20 @@ func FuzzRead(f *testing.F) {
 		}
 		again(t, p)
 	})
+}
+
+// What a reload costs before anything is changed.
+func BenchmarkRead(b *testing.B) {
+	var routes strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&routes, "{name: r%d, match: {source: 10.%d.%d.0/24}, upstream: a}, ", i, i/256, i%256)
+	}
+	routes.WriteString("{upstream: b}")
+	text := routed("tcp", routes.String())
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := read(text); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

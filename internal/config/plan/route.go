@@ -13,16 +13,16 @@ import (
 
 // routes checks and completes the routes of an entrypoint.
 func (c *checker) routes(e *Entrypoint, path string) {
-	names := map[string]bool{}
+	names := namer{map[string]bool{}, map[string]int{}}
 	for i, r := range e.Routes {
 		at := file.Item(path+".routes", i)
 		if r.Name == "" {
 			continue
 		}
-		if own := r.Name == r.Upstream; (own || c.name(at, r.Name)) && names[r.Name] {
+		if own := r.Name == r.Upstream; (own || c.name(at, r.Name)) && names.taken[r.Name] {
 			c.fault(at+".name", "give another", "%q is the name of another route of %s", r.Name, e.Name)
 		}
-		names[r.Name] = true
+		names.taken[r.Name] = true
 	}
 	var before shadow
 	last := -1 // the first route that takes everyone and keeps them
@@ -31,8 +31,7 @@ func (c *checker) routes(e *Entrypoint, path string) {
 		at := file.Item(path+".routes", i)
 		c.target(e, r, at)
 		if r.Name == "" {
-			r.Name = freeName(r.Upstream, names)
-			names[r.Name] = true
+			r.Name = names.name(r.Upstream)
 		}
 		c.match(e, r, at)
 		if r.OnDown == Fallback && i == len(e.Routes)-1 {
@@ -58,12 +57,19 @@ func (c *checker) routes(e *Entrypoint, path string) {
 	}
 }
 
-// freeName is the name of a route that has none of its own: its upstream's, and a number if another has that.
-func freeName(upstream string, taken map[string]bool) string {
+// namer names routes that have no name of their own: after their upstream, with a number if another has that name.
+type namer struct {
+	taken map[string]bool
+	last  map[string]int // the number tried last, by upstream
+}
+
+func (n *namer) name(upstream string) string {
 	name := upstream
-	for n := 2; taken[name]; n++ {
-		name = fmt.Sprintf("%s-%d", upstream, n)
+	for n.taken[name] {
+		n.last[upstream] = max(n.last[upstream], 1) + 1
+		name = fmt.Sprintf("%s-%d", upstream, n.last[upstream])
 	}
+	n.taken[name] = true
 	return name
 }
 
