@@ -26,6 +26,7 @@ import (
 	"culvert/internal/config/plan"
 	"culvert/internal/control"
 	"culvert/internal/proxy"
+	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
 )
@@ -299,11 +300,13 @@ upstreams: [{name: app, members: [{address: "$app"}]}]
 type client struct {
 	*upstream.Static
 	away, silent atomic.Bool
+	emit         atomic.Pointer[proxyproto.Emission] // what the last visit wished
 }
 
 func (c *client) Usable() bool { return !c.away.Load() }
 
 func (c *client) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
+	c.emit.Store(new(v.Emit))
 	if c.silent.Load() {
 		<-ctx.Done()
 		return upstream.Dialed{}, &upstream.DialError{Reason: upstream.TimedOut, Err: ctx.Err()}
@@ -326,6 +329,39 @@ func offer(t testing.TB, d *DataPlane, name string, m upstream.Member) control.P
 		t.Fatal(err)
 	}
 	return p
+}
+
+// The header that the file wants is what a tunnel's client is told, for it is the client that sends it.
+func TestClientsLearnWhichPROXYHeaderTheirServicesGet(t *testing.T) {
+	d := start(t)
+	const text = `
+entrypoints:
+  - {name: tcp, addr: "$tcp", routes: [{upstream: app}]}
+  - {name: udp, protocol: udp, addr: "$udp", routes: [{upstream: log}]}
+upstreams:
+  - {name: app, proxy_protocol: $header, members: [{tunnel: name/app}]}
+  - {name: log, proxy_protocol: {version: v2, udp_header: first}, members: [{tunnel: name/log}]}
+`
+	vars := map[string]string{"tcp": free(t, "tcp"), "udp": free(t, "udp"), "header": "{version: v2, tlvs: [unique_id]}"}
+	apply(t, d, read(t, text, vars))
+	app := newClient("app", named(t, "app"))
+	log := &client{Static: upstream.NewStatic(upstream.StaticConfig{Name: "log", Network: "udp", Address: echoes(t, "log")})}
+	offer(t, d, "name/app", app)
+	offer(t, d, "name/log", log)
+	await(t, "a visit", func() bool { _, _ = tryVisit(t, "127.0.0.1", vars["tcp"]); return app.emit.Load() != nil })
+	if got, want := app.emit.Load(), (proxyproto.Emission{Version: proxyproto.V2, UniqueID: true}); got == nil || *got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	_ = flow(t, "127.0.0.1", vars["udp"])("x")
+	if got, want := log.emit.Load(), (proxyproto.Emission{Version: proxyproto.V2, FirstDatagram: true}); got == nil || *got != want {
+		t.Errorf("of datagrams: got %+v, want %+v", got, want)
+	}
+	vars["header"] = "v1"
+	apply(t, d, read(t, text, vars))
+	_, _ = tryVisit(t, "127.0.0.1", vars["tcp"])
+	if got, want := *app.emit.Load(), (proxyproto.Emission{Version: proxyproto.V1}); got != want {
+		t.Errorf("after a reload: got %+v, want %+v", got, want)
+	}
 }
 
 func TestTheFileAndClientsShareUpstreams(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"culvert/internal/proxyproto"
 )
 
 // minPatience is how long a member may leave a request unacknowledged while another one could be asked.
@@ -67,18 +69,22 @@ func (u *Upstream) failed(m Member, r Reason) {
 }
 
 // Visit is the visit as a member is to see it when n others have been tried: with patience while another one may be
-// tried, without more than its limit for the last. v itself stays as it is, and is given back if it is what the member
-// is to see.
+// tried, without more than its limit for the last, and with the PROXY header that the upstream's services get. v itself
+// stays as it is, and is given back if it is what the member is to see.
 func (c *Candidates) Visit(v *Visit, n int) *Visit {
 	patience := v.Limit
 	if n < c.tries-1 {
 		patience = max(v.Patience, minPatience)
 	}
-	if patience == v.Patience {
+	emit := v.Emit
+	if own := c.upstream.cfg.Load().Emit; own.Version != proxyproto.Off {
+		emit = own
+	}
+	if patience == v.Patience && emit == v.Emit {
 		return v
 	}
 	visit := *v
-	visit.Patience = patience
+	visit.Patience, visit.Emit = patience, emit
 	return &visit
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"culvert/internal/balancer"
+	"culvert/internal/proxyproto"
 )
 
 // Config says how an upstream treats its members and its visitors.
@@ -24,6 +25,9 @@ type Config struct {
 	// SlowStart is how long the share of a member grows that came back, or was added to a running upstream; 0: not at all.
 	SlowStart time.Duration
 	Ejection  Ejection
+	// Emit is the PROXY header that services get whose member has no setting of its own, in place of what the visit says;
+	// none if that is to count.
+	Emit proxyproto.Emission
 
 	// OnFailedDial hears of every member that did not give a connection, also when another one then did; the member is
 	// nil when there was none to ask.

@@ -129,13 +129,13 @@ func TestReadFillsInAllThereIs(t *testing.T) {
 				},
 			},
 			{
-				Name: "vpn", Protocol: UDP, Addr: ":1194",
+				Name: "vpn", Protocol: UDP, Addr: ":1194", Access: Access{ProxyProtocol: ProxyAccept{Accept: AcceptOff}},
 				Flows:       Flows{Profile: VPN, Mode: Session, MaxFlows: 7, MaxFlowsPerSource: 6, MaxPacketsPerSource: 5},
 				IdleTimeout: 3 * time.Minute,
 				Routes:      []Route{{Name: "name/vpn", Upstream: "name/vpn", OnDown: Fail}},
 			},
 			{
-				Name: "syslog", Protocol: UDP, Addr: "[::1]:514",
+				Name: "syslog", Protocol: UDP, Addr: "[::1]:514", Access: Access{ProxyProtocol: ProxyAccept{Accept: AcceptOff}},
 				Flows: Flows{Profile: DefaultProfile, Mode: PerPacket, MaxFlows: 4096, MaxFlowsPerSource: 1024}, IdleTimeout: time.Minute,
 				Routes: []Route{{Name: "log", Upstream: "log", OnDown: Fail}},
 			},
