@@ -30,6 +30,7 @@ type server struct {
 	token   string
 	state   string // folder of its CA; the same after again
 	args    []string
+	env     []string
 	idle    resources // what it holds without clients and visitors
 }
 
@@ -50,7 +51,7 @@ func startServer(t *testing.T, args ...string) *server {
 // again starts the server once more, with the same ports, token and CA, after it has ended.
 func (s *server) again(t *testing.T) {
 	t.Helper()
-	s.process = start(t, program{argv: s.args})
+	s.process = start(t, program{argv: s.args, env: s.env})
 	eventually(t, patience, "server is ready", func(ctx context.Context) error {
 		select {
 		case <-s.done:

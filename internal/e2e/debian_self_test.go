@@ -45,6 +45,28 @@ func TestDebianServersAnswerDirectly(t *testing.T) {
 		accepts(t, "tcp", front)
 		redisRoundTrip(t, front)
 	})
+	t.Run("dnsmasq", func(t *testing.T) {
+		need(t, "dnsmasq")
+		addr := startDNS(t, "192.0.2.1")
+		ips, err := resolver(addr).LookupNetIP(t.Context(), "ip4", "host.example.test")
+		if err != nil || len(ips) != 1 || ips[0].String() != "192.0.2.1" {
+			t.Errorf("%v %v", ips, err)
+		}
+		text, err := resolver(addr).LookupTXT(t.Context(), "big.example.test")
+		if err != nil || len(text) != 1 || len(text[0]) != 650 {
+			t.Errorf("a large answer: %.80q %v", text, err)
+		}
+	})
+	t.Run("haproxy to nginx, with PROXY headers", func(t *testing.T) {
+		need(t, "haproxy", "nginx", "ip")
+		addAddresses(t, "fd00::2")
+		four, six, log := startProxiedNginx(t)
+		for _, send := range proxySenders() {
+			in4, in6 := freeAddr(t), freeAddrOn(t, "::1")
+			startHAProxy(t, chainFront(send, in4, in6, four, six))
+			chained(t, log, "direct-"+strings.ReplaceAll(send, " ", "-"), in4, in6)
+		}
+	})
 }
 
 func TestPathsOfNeeds(t *testing.T) {

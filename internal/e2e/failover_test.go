@@ -165,6 +165,7 @@ type visit struct {
 	nonce string
 	begun time.Time
 	took  time.Duration
+	by    string // the name of who answered, where it has one
 	err   error
 }
 

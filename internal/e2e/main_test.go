@@ -26,6 +26,7 @@ const (
 	binKey    = "CULVERT_E2E_BIN"       // the culvert under test
 	insideKey = "CULVERT_E2E_NAMESPACE" // set in the network namespace of the tests
 	longKey   = "CULVERT_TEST_LONG"     // many more rounds
+	serveKey  = "CULVERT_E2E_SERVE"     // set where this program is a member of an upstream: see startMember
 )
 
 func TestMain(m *testing.M) {
@@ -38,6 +39,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
+	if what := os.Getenv(serveKey); what != "" {
+		return 0, serveMember(what)
+	}
 	if os.Getenv(binKey) == "" {
 		dir, err := os.MkdirTemp("", "culvert-e2e-")
 		if err != nil {
