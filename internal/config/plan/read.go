@@ -236,6 +236,9 @@ func (c *checker) entrypoint(e *Entrypoint, path string) {
 	} else {
 		e.Addr = addr
 	}
+	if e.Protocol == UDP && e.ProxyProtocol.Accept == "v1" {
+		c.fault(path+".proxy_protocol.accept", "write v2, or off", "version v1 is not for datagrams")
+	}
 	c.proxyAccept(&e.ProxyProtocol, path+".proxy_protocol")
 	c.idle(e, path)
 	if e.WhenEmpty != Wait && c.given(path+".queue_timeout") && e.QueueTimeout != defaultQueueTimeout {
