@@ -3,12 +3,10 @@ package dataplane
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"time"
 
 	"culvert/internal/config/plan"
 	"culvert/internal/proxy"
-	"culvert/internal/proxyproto"
 	"culvert/internal/upstream"
 	"culvert/internal/upstream/health"
 )
@@ -25,17 +23,17 @@ type staticMember struct {
 
 // addStatic makes a member of the file and starts its check.
 func (p *pool) addStatic(m plan.Member, rank int) *staticMember {
-	network, address := addressOf(m)
+	network, address := m.Network()
 	s := &staticMember{
 		pool: p, plan: m, rank: rank, stop: func() {},
 		member: upstream.NewStatic(upstream.StaticConfig{
 			Name: m.Name, Network: network, Address: address, ConnectTimeout: p.file.Connect.Timeout,
-			ProxyProtocol: emission(p.file.ProxyProtocol),
+			ProxyProtocol: p.file.ProxyProtocol.Emission(),
 		}),
 	}
 	p.upstream.Add(s.placed())
-	if p.file.Health != nil {
-		s.check(*p.file.Health)
+	if c, ok := p.file.Check(); ok {
+		s.check(c)
 	}
 	return s
 }
@@ -57,48 +55,11 @@ func (s *staticMember) remove() {
 	s.pool.upstream.Remove(s.member)
 }
 
-// addressOf is what to dial for a member of the file.
-func addressOf(m plan.Member) (network, address string) {
-	if path, ok := strings.CutPrefix(m.Address, "unix:"); ok {
-		return "unix", path
-	}
-	return "tcp", m.Address
-}
-
-// emission is the header that members get.
-func emission(s plan.ProxySend) proxyproto.Emission {
-	e := proxyproto.Emission{FirstDatagram: s.UDPHeader == plan.FirstDatagram}
-	switch s.Version {
-	case plan.SendV1:
-		e.Version = proxyproto.V1
-	case plan.SendV2:
-		e.Version = proxyproto.V2
-	}
-	for _, t := range s.TLVs {
-		switch t {
-		case plan.TLVAuthority:
-			e.Authority = true
-		case plan.TLVUniqueID:
-			e.UniqueID = true
-		case plan.TLVChecksum:
-			e.CRC32C = true
-		}
-	}
-	return e
-}
-
 // check starts the member's check.
-func (s *staticMember) check(h plan.Health) {
-	network, address := addressOf(s.plan)
-	c := checkOf(h)
+func (s *staticMember) check(c health.Check) {
+	network, address := s.plan.Network()
 	if c.Kind == health.UDP {
 		network = "udp"
-	}
-	switch s.pool.file.ProxyProtocol.Version {
-	case plan.SendV1:
-		c.Proxy = 1
-	case plan.SendV2:
-		c.Proxy = 2
 	}
 	log := s.pool.plane.cfg.Log.With("upstream", s.pool.name, "member", s.plan.Name)
 	checker, err := health.New(health.Config{
@@ -125,25 +86,6 @@ func (s *staticMember) changed(log *slog.Logger, up bool, cause error) {
 	if s.pool.closesOnDown() {
 		s.pool.plane.endConnections(func(o proxy.Open) bool { return o.Upstream == s.pool.name && o.Member == s.plan.Name })
 	}
-}
-
-// checkOf is the check that the file asks for.
-func checkOf(h plan.Health) health.Check {
-	c := health.Check{Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall, Port: h.Port}
-	switch {
-	case h.HTTP != nil:
-		c.Kind, c.Path, c.Host = health.HTTP, h.HTTP.Path, h.HTTP.Host
-		for _, r := range h.HTTP.Status {
-			c.Status = append(c.Status, health.StatusRange(r))
-		}
-	case h.Expect != nil:
-		c.Kind, c.Send, c.Expect = health.Expect, h.Expect.Send, h.Expect.Expect
-	case h.UDP != nil:
-		c.Kind, c.Send, c.Expect = health.UDP, h.UDP.Send, h.UDP.Expect
-	default:
-		c.Kind = health.TCP
-	}
-	return c
 }
 
 func (p *pool) closesOnDown() bool {

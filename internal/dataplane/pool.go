@@ -64,7 +64,7 @@ func (p *pool) config() upstream.Config {
 		return c
 	}
 	c.Policy, c.Retries, c.SlowStart = balancer.Policy(f.Balance), f.Connect.Retries, f.SlowStart
-	c.Emit = emission(f.ProxyProtocol) // for the clients of tunnels
+	c.Emit = f.ProxyProtocol.Emission() // for the clients of tunnels
 	c.Queue = upstream.Queue{Max: f.Queue.Max, Timeout: f.Queue.Timeout}
 	c.Ejection = upstream.Ejection{After: f.Eject.After, For: f.Eject.For, Most: f.Eject.Most}
 	return c

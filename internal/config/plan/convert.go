@@ -40,7 +40,7 @@ func (u Upstream) Check() (health.Check, bool) {
 func (s ProxySend) Emission() proxyproto.Emission {
 	e := proxyproto.Emission{
 		Authority: slices.Contains(s.TLVs, TLVAuthority), UniqueID: slices.Contains(s.TLVs, TLVUniqueID),
-		CRC32C: slices.Contains(s.TLVs, TLVChecksum),
+		CRC32C: slices.Contains(s.TLVs, TLVChecksum), FirstDatagram: s.UDPHeader == FirstDatagram,
 	}
 	switch s.Version {
 	case SendV1:

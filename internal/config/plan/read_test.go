@@ -325,7 +325,7 @@ func TestConversions(t *testing.T) {
 	if _, ok := p.Upstreams[2].Check(); ok {
 		t.Error("an upstream without health has a check")
 	}
-	if got, want := p.Upstreams[1].ProxyProtocol.Emission(), (proxyproto.Emission{Version: proxyproto.V2, Authority: true, UniqueID: true, CRC32C: true}); got != want {
+	if got, want := p.Upstreams[1].ProxyProtocol.Emission(), (proxyproto.Emission{Version: proxyproto.V2, Authority: true, UniqueID: true, CRC32C: true, FirstDatagram: true}); got != want {
 		t.Errorf("emission %+v, want %+v", got, want)
 	}
 	if network, address := p.Upstreams[0].Members[2].Network(); network != "unix" || address != "/run/app.sock" {
