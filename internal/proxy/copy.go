@@ -34,12 +34,12 @@ type direction struct {
 	way      Direction
 
 	// Of the goroutine that copies:
-	ferry  ferry
-	count  int   // pieces that moved
-	bytes  int64 // that moved
-	weight int   // bytes of the large ones among the last
-	unfit  bool  // for a pipe
-	over   bool  // of who waits for that goroutine, too
+	ferry  *ferry // nil while nothing moves
+	count  int    // pieces that moved
+	bytes  int64  // that moved
+	weight int    // bytes of the large ones among the last
+	unfit  bool   // for a pipe
+	over   bool   // of who waits for that goroutine, too
 }
 
 // share has somebody else see one direction to its end, and gives the other one.
@@ -117,6 +117,7 @@ func (d *direction) attend() {
 		readErr, writeErr := d.copy()
 		if dozes && writeErr == nil && errors.Is(readErr, os.ErrDeadlineExceeded) {
 			if d.count == before {
+				d.ferry = nil
 				_ = d.src.SetReadDeadline(time.Time{})
 				return
 			}
@@ -188,8 +189,8 @@ func (d *direction) write(p []byte) error {
 
 // transfer copies by hand what a puller copies by itself.
 func (d *direction) transfer() (readErr, writeErr error) {
-	if d.descriptors() {
-		return d.ferry.run()
+	if f := d.descriptors(); f != nil {
+		return f.run()
 	}
 	r := upstream.NewReader(d.src, upstream.MaxRead)
 	defer r.Release()

@@ -14,7 +14,7 @@ import (
 // ferry copies a direction between two descriptors, with calls that do not wait: it reads, writes and reads again until
 // there is nothing, and only then waits, once for all of that. It holds a buffer only while something is on its way.
 type ferry struct {
-	d        *direction // nil until it is ready
+	d        *direction
 	src, dst syscall.RawConn
 
 	step     func(fd uintptr) bool // stepNow, bound once, as those that follow
@@ -27,24 +27,24 @@ type ferry struct {
 	fail error             // why nothing more can be written
 }
 
-// descriptors readies the direction's ferry, and says whether both sides give the descriptors that it needs.
-func (d *direction) descriptors() bool {
-	f := &d.ferry
-	if f.d != nil || !nowait.Works {
-		return f.d != nil
+// descriptors gives the direction's ferry; nil if a side gives no descriptor.
+func (d *direction) descriptors() *ferry {
+	if d.ferry != nil || !nowait.Works {
+		return d.ferry
 	}
 	src, ok := rawConn(d.src)
 	if !ok {
-		return false
+		return nil
 	}
 	dst, ok := rawConn(d.dst)
 	if !ok {
-		return false
+		return nil
 	}
-	f.d, f.src, f.dst = d, src, dst
+	f := &ferry{d: d, src: src, dst: dst}
 	f.step, f.putWhole = f.stepNow, f.putNow
 	f.put = func(fd uintptr) { f.putNow(fd) }
-	return true
+	d.ferry = f
+	return f
 }
 
 func rawConn(c net.Conn) (syscall.RawConn, bool) {

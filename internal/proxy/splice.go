@@ -33,7 +33,8 @@ func (d *direction) heavy() bool {
 }
 
 // splice moves what comes through a pipe until the direction is over, or until that is not worth it any more or cannot be
-// done. It needs the direction's ferry. The pipe is borrowed while there is something to move, and nothing is in it when splice returns without an error.
+// done. It needs the direction's ferry. The pipe is borrowed while there is something to move, and nothing is in it when
+// splice returns without an error.
 func (d *direction) splice() (over bool, readErr, writeErr error) {
 	s := splicer{d: d, pipes: &d.relay.hands.pipes}
 	s.in, s.out = s.fillNow, s.drainNow

@@ -183,7 +183,10 @@ func (p *passage) connect(ctx context.Context) bool {
 	p.opened(ctx)
 	p.join(p.visitor, d.Conn)
 	p.relay.first, p.firstErr = first.Stop()
-	p.guard = first.Watch()
+	if w := first.Watch(); !w.Certain() {
+		p.guard = w
+	}
+	p.visit.First = nil // nobody asks for it any more, and the connection may be idle for long
 	if d.FirstSent {
 		p.settings.count(In, len(p.relay.first))
 		p.in.bytes += int64(len(p.relay.first))

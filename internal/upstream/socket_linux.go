@@ -40,7 +40,7 @@ func dialSocket(ctx context.Context, to netip.AddrPort, deadline time.Time, loca
 		_ = unix.Close(fd)
 		return nil, dialError(to, err)
 	}
-	s := &socket{file: os.NewFile(uintptr(fd), to.String()), to: to}
+	s := &socket{file: os.NewFile(uintptr(fd), "tcp"), to: to}
 	s.raw, err = s.file.SyscallConn()
 	if err == nil && !connected {
 		err = s.await(ctx, deadline)
