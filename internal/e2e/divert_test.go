@@ -68,8 +68,8 @@ func startNamed(t *testing.T, name, listen string, wrap func(net.Listener) net.L
 	return n
 }
 
-// dialFrom connects from an address of this machine, and says who greeted.
-func dialFrom(t *testing.T, source, addr string) (c *echoed, greeting string) {
+// greetedFrom connects from an address of this machine, and says who greeted.
+func greetedFrom(t *testing.T, source, addr string) (c *echoed, greeting string) {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: patience}
 	conn, err := d.Dial("tcp", addr)
@@ -95,7 +95,7 @@ func greeted(t *testing.T, conn net.Conn) (c *echoed, greeting string) {
 func goesTo(t *testing.T, source, addr, services string, times int) {
 	t.Helper()
 	for range times {
-		c, got := dialFrom(t, source, addr)
+		c, got := greetedFrom(t, source, addr)
 		if !strings.Contains(services, got) {
 			t.Errorf("a visitor from %s came to %s, want %s", source, got, services)
 		}
@@ -218,8 +218,8 @@ upstreams:
 			const production = "app1 app2"
 			accepts(t, "tcp", devices)
 			goesTo(t, f.device, devices, production, 2)
-			others, _ := dialFrom(t, f.other, devices)
-			devicesOld, _ := dialFrom(t, f.device, devices)
+			others, _ := greetedFrom(t, f.other, devices)
+			devicesOld, _ := greetedFrom(t, f.device, devices)
 			stopOthers, stopOld := traffic(t, others), traffic(t, devicesOld)
 
 			p, id := s.divert(t, "--entrypoint", "devices", "--source", f.device, "--to", laptop.addr, "--for", "10m", "--drain-timeout", "1s")
@@ -229,7 +229,7 @@ upstreams:
 				t.Errorf("status: %d\n%s", r.code, r.out)
 			}
 
-			atBreakpoint, greeting := dialFrom(t, f.device, devices)
+			atBreakpoint, greeting := greetedFrom(t, f.device, devices)
 			if greeting != "laptop" {
 				t.Fatalf("the device came to %s", greeting)
 			}
@@ -244,7 +244,7 @@ upstreams:
 			p.signal(t, syscall.SIGINT)
 			came := 7
 			eventually(t, patience, "the device is back in production", func(context.Context) error {
-				if c, got := dialFrom(t, f.device, devices); !strings.Contains(production, got) {
+				if c, got := greetedFrom(t, f.device, devices); !strings.Contains(production, got) {
 					c.Close()
 					came++
 					return fmt.Errorf("it came to %s", got)
