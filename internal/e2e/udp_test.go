@@ -15,7 +15,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -65,20 +64,12 @@ func answersDNS(t *testing.T, addr string) {
 	})
 }
 
-// startLB starts culvert lb with a configuration and waits until it is up.
-func startLB(t *testing.T, config string) *process {
-	t.Helper()
-	p := start(t, program{argv: []string{culvert(), "lb", "--config", write(t, t.TempDir(), "culvert.yaml", config, 0o600)}})
-	return p
-}
-
 func TestDNSIsBalancedAndSurvivesADeath(t *testing.T) {
 	need(t, "dnsmasq")
 	one, first := startDNSMasq(t, "192.0.2.1")
 	two, _ := startDNSMasq(t, "192.0.2.2")
 	front := freeAddr(t)
 	startLB(t, `
-drain_timeout: 1s
 entrypoints:
   - {name: dns, protocol: udp, addr: "`+front+`", idle_timeout: 5s, routes: [{upstream: resolvers}]}
 upstreams:
@@ -186,7 +177,6 @@ func TestOneSocketIsOnePortAcrossAReload(t *testing.T) {
 		a, b := newAnswering(t), newAnswering(t)
 		_, p, _ := net.SplitHostPort(freeAddr(t))
 		lb := startLB(t, `
-drain_timeout: 1s
 entrypoints:
   - {name: game, protocol: udp, addr: ":`+p+`", routes: [{upstream: game}]}
 upstreams:
@@ -220,8 +210,7 @@ upstreams:
 				t.Fatalf("datagram %d: %d bytes, %v, want %d", i, n, err, len(want))
 			}
 			if i == 500 {
-				lb.signal(t, syscall.SIGHUP)
-				lb.line(t, "reload|configuration")
+				lb.hangUp(t, 1)
 			}
 		}
 		a.mu.Lock()
@@ -319,7 +308,6 @@ func TestFloodOfSpoofedSourcesIsBounded(t *testing.T) {
 	echo := newAnswering(t)
 	front, front2 := freeAddr(t), freeAddr(t)
 	lb := startLB(t, `
-drain_timeout: 1s
 entrypoints:
   - {name: flooded, protocol: udp, addr: "`+front+`", routes: [{upstream: silent}]}
   - {name: other, protocol: udp, addr: "`+front2+`", routes: [{upstream: echo}]}
