@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 func serve() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return
 	}
-	fmt.Println(ln.Addr())
+	fmt.Fprintln(os.Stdout, ln.Addr())
 	for {
 		c, err := ln.Accept()
 		if err != nil {
