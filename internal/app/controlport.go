@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"culvert/internal/admin"
@@ -32,7 +31,7 @@ type controlPort struct {
 	metrics  *control.Metrics
 	listener net.Listener
 	http     *http.Server
-	left     atomic.Bool // to another process
+	door     *door
 }
 
 // listen opens the port and what its TLS needs.
@@ -46,7 +45,8 @@ func (p *controlPort) listen() error {
 	if err != nil {
 		return fmt.Errorf("control port: %w", err)
 	}
-	l = entrypoint.NewGuard(l, entrypoint.GuardConfig{
+	p.door = newDoor(l)
+	l = entrypoint.NewGuard(p.door, entrypoint.GuardConfig{
 		Allow: cfg.ControlSources(), Deadline: preAuthTimeout,
 		MaxUnauthenticated: cfg.MaxUnauthenticated, MaxPerSource: cfg.MaxUnauthenticatedPerSource,
 		Log: p.server.log.With(subsystem, "entrypoint"), OnRefused: p.metrics.CountRefused,
@@ -188,19 +188,17 @@ func admit(r *http.Request) {
 }
 
 func (p *controlPort) run(context.Context) error {
-	if err := p.http.Serve(p.listener); !p.left.Load() && !errors.Is(err, http.ErrServerClosed) {
+	if err := p.http.Serve(p.listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
 
-// leave stops accepting, without an end to what was accepted.
+// leave stops accepting, for another process does. Who was accepted is served.
 func (p *controlPort) leave() {
-	if p.listener == nil {
-		return
+	if p.door != nil {
+		p.door.leave()
 	}
-	p.left.Store(true)
-	_ = p.listener.Close()
 }
 
 func (p *controlPort) shutdown(ctx context.Context) {

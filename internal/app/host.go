@@ -61,7 +61,7 @@ const comeOver = 10 * time.Second
 func (s *Server) handOver(next *handover.Successor, fail func(error)) []step {
 	return []step{
 		// The control port first, so that clients who come back find the new process, and balancers ask it how it is.
-		{"leave the control port", time.Second, func(ctx context.Context) {
+		{"leave the control port", 2 * time.Second, func(ctx context.Context) {
 			s.host.Manager.HandedOver(next.PID())
 			s.controlPort.leave()
 			if s.health != nil {

@@ -40,6 +40,9 @@ type HTTP struct {
 
 	conns   sync.WaitGroup // open connections, also those that an upgrade has taken over
 	running atomic.Bool
+	leaving atomic.Bool   // no more connections are accepted
+	empty   chan struct{} // closed when the last one has ended after that
+	emptied sync.Once
 	ended   chan struct{} // closed when Run returns
 	aborted chan struct{}
 	abort   sync.Once
@@ -55,7 +58,7 @@ func ListenHTTP(cfg HTTPConfig, handler http.Handler) (*HTTP, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &HTTP{ln: ln, reception: cfg.Reception, ended: make(chan struct{}), aborted: make(chan struct{})}
+	h := &HTTP{ln: ln, reception: cfg.Reception, empty: make(chan struct{}), ended: make(chan struct{}), aborted: make(chan struct{})}
 	h.server = &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: cmp.Or(cfg.ReadHeaderTimeout, 10*time.Second),
@@ -91,6 +94,7 @@ func (h *HTTP) Run(ctx context.Context) error {
 	watch.Go(func() {
 		select {
 		case <-ctx.Done():
+			h.leave(serving)
 			_ = h.server.Shutdown(serving)
 		case <-returned:
 		}
@@ -103,7 +107,7 @@ func (h *HTTP) Run(ctx context.Context) error {
 		}
 	})
 	err := h.server.Serve(acceptor{h})
-	if errors.Is(err, http.ErrServerClosed) {
+	if h.leaving.Load() || errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	} else {
 		err = fmt.Errorf("serve http: %w", err)
@@ -116,6 +120,7 @@ func (h *HTTP) Run(ctx context.Context) error {
 // Shutdown stops accepting, closes idle connections and waits until Run has returned. When ctx ends before that, the
 // rest is aborted and the error is the context's.
 func (h *HTTP) Shutdown(ctx context.Context) error {
+	h.leave(ctx)
 	err := h.server.Shutdown(ctx)
 	_ = h.ln.Close() // which the server does only if it was running
 	if !h.running.Load() {
@@ -132,6 +137,32 @@ func (h *HTTP) Shutdown(ctx context.Context) error {
 	h.Abort()
 	<-h.ended
 	return err
+}
+
+// lastHeads is how long those who were accepted last may take to send a request.
+const lastHeads = time.Second
+
+// leave stops accepting and waits a moment for the requests of connections that were accepted just now: http.Server drops
+// those whose head it has not read when its Shutdown begins.
+func (h *HTTP) leave(ctx context.Context) {
+	h.leaving.Store(true)
+	_ = h.ln.Close()
+	h.server.SetKeepAlivesEnabled(false) // an answer is the last one of its connection; idle ones are closed
+	h.ifEmpty()
+	timer := time.NewTimer(lastHeads)
+	defer timer.Stop()
+	select {
+	case <-h.empty:
+	case <-timer.C:
+	case <-h.aborted:
+	case <-ctx.Done():
+	}
+}
+
+func (h *HTTP) ifEmpty() {
+	if h.leaving.Load() && h.ln.open.Load() == 0 {
+		h.emptied.Do(func() { close(h.empty) })
+	}
 }
 
 // Abort stops accepting, closes the connections of all requests and ends their contexts. Upgraded connections end with
@@ -173,6 +204,7 @@ func (c *openConn) Close() error {
 	err := c.TCPConn.Close()
 	c.close.Do(func() {
 		c.h.ln.release()
+		c.h.ifEmpty()
 		c.h.conns.Done()
 	})
 	return err
