@@ -30,7 +30,7 @@ func statusServer(t *testing.T, status http.HandlerFunc) (addr string, ca *pki.A
 	mux.Handle(pki.CAPath, pki.CAHandler(ca.CA(), func(id string) ([sha256.Size]byte, bool) {
 		return sha256.Sum256([]byte(testToken)), id == ""
 	}))
-	mux.HandleFunc("/status", status)
+	mux.HandleFunc("/", status)
 	s := httptest.NewUnstartedServer(mux)
 	// Not StartTLS: it would add a certificate of its own.
 	s.Listener = tls.NewListener(s.Listener, &tls.Config{GetCertificate: ca.GetCertificate})

@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"culvert/internal/client"
+	"culvert/internal/tunnel"
+)
+
+const connectionsJSON = `{"connections":[{"id":"4fd2a6e1b0c39875","begun":"2026-03-01T11:57:00Z","entrypoint":"devices","protocol":"tcp","source":"203.0.113.7:4123",` +
+	`"destination":"192.0.2.1:23","route":"app","upstream":"app","member":"10.0.1.2:23","tries":[{"member":"10.0.1.1:23","reason":"refused","millis":1.5}],` +
+	`"queuedMillis":0,"connectMillis":0.42,"open":false,"durationMillis":12300,"bytesIn":123,"bytesOut":456,"closedBy":"visitor","why":"closed"}%s]}`
+
+// apiServer is a control port that answers with one code and body, and puts down what it is asked.
+func apiServer(t *testing.T, code int, body string) (addr string, asked *[]string) {
+	t.Helper()
+	asked = new([]string)
+	addr, _ = statusServer(t, func(w http.ResponseWriter, r *http.Request) {
+		sent, _ := io.ReadAll(r.Body)
+		if r.Header.Get("Authorization") != "Bearer "+testToken {
+			t.Errorf("authorized by %q", r.Header.Get("Authorization"))
+		}
+		if r.Method != "GET" && r.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s with the content type %q", r.Method, r.Header.Get("Content-Type"))
+		}
+		*asked = append(*asked, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+string(sent)))
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, body)
+	})
+	return addr, asked
+}
+
+func TestCommandsThatAskTheAPI(t *testing.T) {
+	one, two := fmt.Sprintf(connectionsJSON, ""), fmt.Sprintf(connectionsJSON, `,{"id":"4fd2ffff","begun":"2026-03-01T11:00:00Z","entrypoint":"web","protocol":"tls","open":true}`)
+	none := `{"connections":[]}`
+	diverts := `{"diverts":[{"id":"3f9a1c2b","client":"anna/1","up":true,"entrypoint":"devices","to":"127.0.0.1:9000","until":"2026-03-01T12:05:00Z"}]}`
+	for _, tt := range []struct {
+		line   string
+		code   int
+		answer string
+		asked  string
+		exit   int
+		stdout string // a part of it
+		stderr string
+	}{
+		{"explain 4fd2", 200, one, "GET /api/connections?id=4fd2&limit=20", 0, "tried       10.0.1.1:23: refused after 1.5ms\n", ""},
+		{"explain 4fd2", 200, two, "GET /api/connections?id=4fd2&limit=20", 0, "4fd2ffff          1 hour ago     web  ", ""},
+		{"explain --last 3 --source 203.0.113.0/24 --entrypoint devices", 200, one, "GET /api/connections?entrypoint=devices&limit=3&source=203.0.113.0%2F24", 0, "Connection 4fd2a6e1b0c39875, 3 minutes ago", ""},
+		{"explain --output json", 200, one, "GET /api/connections?limit=20", 0, `      "id": "4fd2a6e1b0c39875",`, ""},
+		{"explain --source 203.0.113.7", 200, none, "GET /api/connections?limit=20&source=203.0.113.7", 0, "", "no connection is kept from 203.0.113.7"},
+		{"explain 4fd2", 200, none, "GET /api/connections?id=4fd2&limit=20", 1, "", "no connection is kept whose id begins with 4fd2"},
+		{"explain 4fd2", 403, `{"error":"x"}`, "GET /api/connections?id=4fd2&limit=20", 1, "", "not read: make one with --read"},
+		{"explain 4fd2", 404, "404 page not found", "GET /api/connections?id=4fd2&limit=20", 1, "", "is not a culvert server"},
+		{"explain XYZ", 0, "", "", 2, "", "give the id of one connection"},
+		{"explain --source nobody", 0, "", "", 2, "", "--source: "},
+		{"explain --last 0", 0, "", "", 2, "", "--last: 0 connections"},
+		{"reload", 200, "{}", "POST /api/reload", 0, "", "has read its configuration file again"},
+		{"reload", 422, `{"error":"culvert.yaml:3:5: unknown key \"adr\""}`, "POST /api/reload", 1, "", `culvert: culvert.yaml:3:5: unknown key "adr"`},
+		{"reload", 403, `{"error":"x"}`, "POST /api/reload", 1, "", "not administer: make one with --admin"},
+		{"drain", 200, "{}", "POST /api/drain", 0, "", "The server drains"},
+		{"divert list", 200, diverts, "GET /api/dataplane", 0, "3f9a1c2b devices    all     127.0.0.1:9000 anna, shared token 5m0s      0    0\n", ""},
+		{"divert list --output json", 200, diverts, "GET /api/dataplane", 0, `"client": "anna/1"`, ""},
+		{"divert list", 200, `{"diverts":[]}`, "GET /api/dataplane", 0, "", "Nothing is diverted."},
+		{"divert end 3f9a1c2b", 200, "{}", "DELETE /api/diverts/3f9a1c2b", 0, "", "Ended the divert 3f9a1c2b."},
+		{"divert end a/b", 404, `{"error":"no divert has the id \"a/b\""}`, "DELETE /api/diverts/a%2Fb", 1, "", `culvert: no divert has the id "a/b"`},
+		{"divert end", 0, "", "", 2, "", "give the id of one divert"},
+	} {
+		t.Run(tt.line, func(t *testing.T) {
+			addr, asked := apiServer(t, tt.code, tt.answer)
+			w := newWorld(t)
+			code := w.run(t, tt.line+" --url wss://"+addr+" --token-file DIR/token")
+			if code != tt.exit || !strings.Contains(w.stdout.String(), tt.stdout) || !strings.Contains(w.stderr.String(), tt.stderr) {
+				t.Errorf("code %d, want %d, %q and %q\n%s%s", code, tt.exit, tt.stdout, tt.stderr, &w.stdout, &w.stderr)
+			}
+			if got := strings.Join(*asked, ", "); got != tt.asked {
+				t.Errorf("asked %q, want %q", got, tt.asked)
+			}
+			if tt.exit != 0 && w.stdout.Len() > 0 {
+				t.Errorf("standard output of a failure: %s", &w.stdout)
+			}
+		})
+	}
+}
+
+const typedDivert = "divert --url wss://h:8123 --token-file DIR/token --entrypoint devices --source 203.0.113.7 --to 127.0.0.1:9000"
+
+func TestDivertSaysWhatHappens(t *testing.T) {
+	until := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
+	open := tunnel.Open{ID: "c1", Source: netip.MustParseAddrPort("203.0.113.7:4123")}
+	events := []client.DivertEvent{
+		{Begun: &client.DivertBegun{ID: "3f9a1c2b", Until: until}}, {Opened: &open}, {Lost: errors.New("reset")}, {Back: true}, {Opened: &open},
+	}
+	const begun = "New traffic of entrypoint devices from 203.0.113.7 goes to 127.0.0.1:9000 until 12:30:00 (30m0s). Ctrl-C ends it. Its id is 3f9a1c2b.\n" +
+		"The server is out of reach, and visitors go the other ways: reset\nThe server is back, and so is the divert.\n"
+	for _, tt := range []struct {
+		name, flags string
+		events      []client.DivertEvent
+		fail        error
+		code        int
+		stdout      string
+		stderr      string
+	}{
+		{"interrupted", "", events, nil, 0, begun + "The divert has ended: interrupted. 2 connections came here.\n", ""},
+		{"its time is over", "", events[:2], client.ErrTimeOver, 0, strings.SplitAfter(begun, "\n")[0] + "The divert has ended: its time is over. 1 connection came here.\n", ""},
+		{"ended", "", events, errors.New("the server has ended the divert: enough"), 1, begun + "The divert has ended: enough. 2 connections came here.\n", "culvert: the server has ended the divert: enough\n"},
+		{"refused", "", nil, errors.New("the server refuses the divert: no"), 1, "", "culvert: the server refuses the divert: no\n"},
+		{"for programs", " --output json", events[:2], nil, 0, `{"event":"begun","id":"3f9a1c2b","until":"2026-03-01T12:30:00Z"}` + "\n" +
+			`{"event":"connection","connection":"c1","source":"203.0.113.7:4123","connections":1}` + "\n" + `{"event":"ended","connections":1,"reason":"interrupted"}` + "\n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.events, w.fail = tt.events, tt.fail
+			if code := w.run(t, typedDivert+tt.flags); code != tt.code || w.stdout.String() != tt.stdout || w.stderr.String() != tt.stderr {
+				t.Errorf("code %d\n%s%s\nwant %d\n%s%s", code, &w.stdout, &w.stderr, tt.code, tt.stdout, tt.stderr)
+			}
+		})
+	}
+}
+
+func TestDivertsFlags(t *testing.T) {
+	w := newWorld(t)
+	if code := w.run(t, typedDivert+" --source 2001:db8::/32 --sni *.example.com --percent 12.5 --for 1h --on-down fail --existing move --id anna"); code != 0 {
+		t.Fatalf("code %d\n%s", code, &w.stderr)
+	}
+	d := w.divert
+	if got := fmt.Sprintf("%+v", d.Wish); got != "{Entrypoint:devices Sources:[203.0.113.7 2001:db8::/32] Hosts:[*.example.com] Percent:12.5 For:1h0m0s Fail:true Existing:move}" {
+		t.Errorf("wish %s", got)
+	}
+	if d.Client.ID != "anna" || d.Client.URLs[0].String() != "wss://h:8123/connect" || d.Client.Token.Reveal() != testToken || d.Client.StateDir != "" {
+		t.Errorf("client %+v", d.Client)
+	}
+	if !strings.Contains(w.stdout.String(), "interrupted") && w.stdout.Len() > 0 {
+		t.Errorf("said %s", &w.stdout)
+	}
+	for _, tt := range []struct{ flags, want string }{
+		{"--to 127.0.0.1:9000 --entrypoint a", "--source: it is not said which traffic is to be diverted; give --source or --sni, or --percent 100 for all of it"},
+		{"--percent 0 --to 127.0.0.1:9000 --entrypoint a", "--percent: 0 percent of the connections"},
+		{"--percent x --to 127.0.0.1:9000 --entrypoint a", `--percent: "x" is not a number`},
+		{"--percent 5 --to 127.0.0.1 --entrypoint a", `--to: "127.0.0.1" has no port`},
+		{"--percent 5 --to http://127.0.0.1:1 --entrypoint a", "--to: "},
+		{"--percent 5 --to file:/srv --entrypoint a", "--to: "},
+		{"--percent 5 --entrypoint a", "--to: it is not said where"},
+		{"--percent 5 --to 127.0.0.1:1", "--entrypoint: it is not said whose traffic"},
+		{"--percent 5 --to 127.0.0.1:1 --entrypoint a --for 25h", "--for: a divert cannot last 25h0m0s; give 1s to 24h"},
+		{"--sni a..b --to 127.0.0.1:1 --entrypoint a", "--sni: "},
+		{"--source a --to 127.0.0.1:1 --entrypoint a", "--source: "},
+		{"--percent 5 --to 127.0.0.1:1 --entrypoint a --on-down wait", `--on-down: "wait" is unknown; use fallback or fail`},
+		{"lst", `unknown command "lst" for culvert divert; did you mean list?`},
+	} {
+		if code := w.run(t, "divert --url wss://h:8123 --token-file DIR/token "+tt.flags); code != 2 || !strings.Contains(w.stderr.String(), tt.want) || w.divert != nil {
+			t.Errorf("divert %s: code %d, want it to say %q\n%s", tt.flags, code, tt.want, &w.stderr)
+		}
+	}
+	for to, want := range map[string]string{"unix:/run/app.sock": "unix:/run/app.sock", "/run/app.sock": "unix:/run/app.sock", "localhost:80": "localhost:80", "[::1]:80": "[::1]:80"} {
+		if code := w.run(t, "divert --url wss://h:8123 --token-file DIR/token --percent 100 --entrypoint a --to "+to); code != 0 || w.divert.Target.Spec != want {
+			t.Errorf("--to %s: code %d, %+v\n%s", to, code, w.divert, &w.stderr)
+		}
+	}
+}
