@@ -2,7 +2,6 @@ package accesslog
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -128,16 +127,15 @@ func (w *writer) flush() {
 		w.buffer = append([]byte{'\n'}, w.buffer...)
 	}
 	n, err := w.out.Write(w.buffer)
-	switch {
-	case err == nil:
+	if err == nil {
 		w.torn = false
 		w.metrics.written.Add(float64(w.lines))
-	default:
+	} else {
 		if n > 0 {
 			w.torn = w.buffer[n-1] != '\n'
 		}
 		w.metrics.failed.Add(float64(w.lines))
-		w.complain("access log cannot be written, lines are lost", err)
+		w.complain("lines are lost", err)
 	}
 	w.buffer, w.lines = w.buffer[:0], 0
 }
@@ -159,7 +157,7 @@ func (w *writer) follow(now time.Time) {
 	}
 	old := w.file
 	if err := w.open(); err != nil { // better the old one than none
-		w.complain("access log cannot be opened anew, going on with the old file", err)
+		w.complain("it cannot be opened anew, and the old file is written to", err)
 		return
 	}
 	_ = old.Close()
@@ -184,9 +182,10 @@ func (w *writer) open() error {
 	return nil
 }
 
-func (w *writer) complain(message string, err error) {
+// complain tells the operator of the file, and not of each failure.
+func (w *writer) complain(effect string, err error) {
 	if now := time.Now(); now.Sub(w.complained) >= complainGap {
 		w.complained = now
-		w.cfg.Log.Error(message, "path", w.cfg.Path, "err", fmt.Sprint(err))
+		w.cfg.Log.Error("access log fails", "path", w.cfg.Path, "effect", effect, "err", err)
 	}
 }

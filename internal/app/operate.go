@@ -44,7 +44,7 @@ func (o operator) Diverts() []admin.Divert {
 func shownDivert(d control.LiveDivert) admin.Divert {
 	shown := admin.Divert{
 		ID: d.ID, By: d.By, Client: d.Client, Up: d.Up, Entrypoint: d.Entrypoint, Protocol: d.Protocol, To: d.To, OnDown: "fallback",
-		Existing: string(d.Existing), Begun: d.Begun.UTC(), Until: d.Until.UTC(), Open: d.Open, Total: d.Total,
+		Existing: existing(d), Begun: d.Begun.UTC(), Until: d.Until.UTC(), Open: d.Open, Total: d.Total,
 	}
 	for _, p := range d.Sources {
 		shown.Sources = append(shown.Sources, p.String())
@@ -59,6 +59,18 @@ func shownDivert(d control.LiveDivert) admin.Divert {
 		shown.OnDown = "fail"
 	}
 	return shown
+}
+
+// existing is what becomes of what is open, in one word.
+func existing(d control.LiveDivert) string {
+	switch {
+	case d.Existing != control.MoveFlows:
+		return string(d.Existing)
+	case d.Protocol == "udp":
+		return string(control.Move)
+	default:
+		return string(control.Keep)
+	}
 }
 
 // EndDivert implements admin.Diverts.
