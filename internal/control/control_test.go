@@ -27,6 +27,7 @@ import (
 	"culvert/internal/mux"
 	"culvert/internal/tunnel"
 	"culvert/internal/tunnel/ws"
+	"culvert/internal/udp"
 	"culvert/internal/upstream"
 )
 
@@ -261,6 +262,61 @@ func TestStreamReachesTheClientAndCarriesFirstBytes(t *testing.T) {
 	_ = d.Conn.CloseWrite()
 	if got, err := io.ReadAll(d.Conn); err != nil || string(got) != "hi" {
 		t.Errorf("got %q, %v", got, err)
+	}
+	_ = d.Conn.Close()
+}
+
+// The first datagram of a flow goes with the open where nobody else could be asked, and a refusal is told afterwards.
+func TestFlowOfDatagramsIsNotWaitedFor(t *testing.T) {
+	dns := tunnel.UDPName(5353)
+	b := serve(t, nil)
+	s, w := b.mustConnect(t, shared, hello("i", 1, 1, dns.String(), "udp/0"))
+	if w.Answers[0].Refused != "" || w.Answers[1].Refused == "" {
+		t.Fatalf("answers %+v", w.Answers)
+	}
+	member := b.plane.await(t, dns, 1)
+	next := func() (d upstream.Dialed, st *mux.Stream) {
+		d, err := member.Dial(t.Context(), &upstream.Visit{ID: "c1", Datagrams: true}) // the client has not answered
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Conn.Write([]byte("who?")); err != nil {
+			t.Fatal(err)
+		}
+		st, o, err := s.AcceptOpen(t.Context())
+		if err != nil || !o.Datagrams || o.Tunnel != dns {
+			t.Fatalf("open: %+v, %v", o, err)
+		}
+		return d, st
+	}
+	d, st := next()
+	if err := st.Confirm(); err != nil {
+		t.Fatal(err)
+	}
+	near := udp.NewFramed(st)
+	for range 2 {
+		p, err := near.Next()
+		if err != nil || string(p) != "who?" {
+			t.Fatalf("the client got %q, %v", p, err)
+		}
+		if _, err := near.Write(nil); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := d.Conn.Read(make([]byte, 10)); n != 0 || err != nil {
+			t.Errorf("an empty answer is %d bytes, %v", n, err)
+		}
+		_, _ = d.Conn.Write([]byte("who?"))
+	}
+	_ = d.Conn.Close()
+	near.Release()
+
+	d, st = next()
+	if err := st.Refuse(uint8(tunnel.Refused), "nobody there"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Conn.(interface{ Next() ([]byte, error) }).Next()
+	if upstream.ReasonOf(err) != upstream.Refused {
+		t.Errorf("a refusal is told as %v", err)
 	}
 	_ = d.Conn.Close()
 }

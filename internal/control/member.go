@@ -57,6 +57,9 @@ func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 	if err != nil {
 		return upstream.Dialed{}, m.failed(reasonOf(err), false, err)
 	}
+	if v.Datagrams && o.early && v.Patience == 0 { // nobody else could be asked: the decision need not be waited for
+		return upstream.Dialed{Conn: &flow{udp.NewFramed(o.Stream), m}}, nil
+	}
 	if v.Patience > 0 { // there is another member to try
 		timer := time.NewTimer(m.patience(v.Patience))
 		defer timer.Stop()
@@ -67,9 +70,24 @@ func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 		return upstream.Dialed{}, m.failed(reasonOf(err), o.sent && !certified(err), err)
 	}
 	if v.Datagrams {
-		return upstream.Dialed{Conn: udp.NewFramed(o.Stream)}, nil
+		return upstream.Dialed{Conn: &flow{udp.NewFramed(o.Stream), m}}, nil
 	}
 	return upstream.Dialed{Conn: o.Stream, FirstSent: o.sent}, nil
+}
+
+// flow is a stream of datagrams, on which the client may not have decided yet: its first read tells.
+type flow struct {
+	*udp.Framed
+	member *member
+}
+
+func (f *flow) Next() ([]byte, error) {
+	p, err := f.Framed.Next()
+	var refusal *mux.Refusal
+	if errors.As(err, &refusal) {
+		err = f.member.failed(reasonOf(err), false, err)
+	}
+	return p, err
 }
 
 // open is what the client is told of the visit.

@@ -296,6 +296,10 @@ func (f *udpFlow) choose(old *place, refused []upstream.Member, why string) (*pl
 		if why == movedRerouted && old != nil && up == old.upstream && !old.Lost() {
 			return old, nil
 		}
+		v.Limit = 0
+		if fallback {
+			v.Limit = fallbackLimit
+		}
 		var next *place
 		if next, err = dialFlow(ctx, up, v, refused); err == nil {
 			next.route = index
@@ -307,6 +311,9 @@ func (f *udpFlow) choose(old *place, refused []upstream.Member, why string) (*pl
 		from = index + 1
 	}
 }
+
+// fallbackLimit is what one member may take to answer while there are other routes.
+const fallbackLimit = time.Second
 
 // dialFlow makes a connection to one of an upstream's members, but for those that have refused. That a datagram's
 // connection could be made says nothing of the service, so the member's success is not reported here.
@@ -336,7 +343,7 @@ func dialFlow(ctx context.Context, up *upstream.Upstream, v *upstream.Visit, ref
 		}
 		claimed.Release()
 		err = e
-		if tried++; ctx.Err() != nil {
+		if tried++; ctx.Err() != nil || tried >= c.Tries() {
 			break
 		}
 	}
@@ -448,9 +455,11 @@ func (f *udpFlow) failed(at *place, err error) {
 	}
 	why := movedFailed
 	var e *upstream.DialError
-	if errors.As(err, &e) && e.Reason == upstream.Refused {
-		why = movedRefused
+	if errors.As(err, &e) {
 		at.Report(e)
+		if e.Reason == upstream.Refused {
+			why = movedRefused
+		}
 	}
 	f.refused = append(f.refused, at.Member())
 	f.find(why)
