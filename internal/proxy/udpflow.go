@@ -83,7 +83,7 @@ type udpTold struct {
 func (t *udpTold) relayed(d Direction, n int) {
 	if t != nil {
 		t.datagrams[d].Add(1)
-		t.bytes[d].Add(uint64(n)) //nolint:gosec // a length
+		t.bytes[d].Add(uint64(n))
 	}
 }
 
@@ -91,7 +91,7 @@ func (t *udpTold) relayed(d Direction, n int) {
 func (f *udpFlow) init(u *UDP, e *udpEntry, header *proxyproto.Header, first []byte) {
 	f.mu.Lock() // who goes through all flows may be here already
 	defer f.mu.Unlock()
-	f.udp, f.entry, f.header, f.roll = u, e, header, rand.Uint32() //nolint:gosec // chooses a share of flows
+	f.udp, f.entry, f.header, f.roll = u, e, header, rand.Uint32()
 	if u.cfg.Opened != nil || u.cfg.Closed != nil {
 		key := e.Key()
 		f.told = &udpTold{record: UDPFlow{ID: newID(), Source: key.source(), Destination: f.destination(), Opened: time.Now()}}

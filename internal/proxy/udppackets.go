@@ -43,7 +43,7 @@ func newPackets(u *UDP) *packets {
 // send sends a datagram to the next member that takes it.
 func (k *packets) send(source netip.Addr, p []byte) {
 	u := k.udp
-	roll := rand.Uint32() //nolint:gosec // chooses a share
+	roll := rand.Uint32()
 	for from := 0; ; {
 		up, index, fallback, ok := (*u.route.Load())(source, roll, from)
 		if !ok {

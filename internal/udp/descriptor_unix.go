@@ -3,6 +3,7 @@
 package udp
 
 import (
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,14 +16,12 @@ const descriptors = true
 func receiveFrom(fd uintptr, p []byte) (n int, again bool, err error) {
 	for {
 		n, err := syscall.Read(int(fd), p)
-		switch err { //nolint:errorlint // an errno, as the kernel gave it
-		case nil:
-			return n, false, nil
-		case syscall.EINTR:
-		case syscall.EAGAIN:
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
 			return 0, true, nil
 		default:
-			return 0, false, err
+			return max(n, 0), false, err
 		}
 	}
 }
@@ -31,11 +30,9 @@ func receiveFrom(fd uintptr, p []byte) (n int, again bool, err error) {
 func sendTo(fd uintptr, p []byte) (again bool, err error) {
 	for {
 		_, err := unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT)
-		switch err { //nolint:errorlint // an errno, as the kernel gave it
-		case nil:
-			return false, nil
-		case syscall.EINTR:
-		case syscall.EAGAIN:
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
 			return true, nil
 		default:
 			return false, err

@@ -133,7 +133,7 @@ func FuzzFramed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
 		whole, wholeErr := readAll(NewFramed(&stream{in: bytes.NewReader(in)}))
 		pieces, err := readAll(NewFramed(&stream{in: &stepReader{in, int(step)%7 + 1}}))
-		if diff := cmp.Diff(whole, pieces); diff != "" || (err == io.EOF) != (wholeErr == io.EOF) { //nolint:errorlint // EOF itself
+		if diff := cmp.Diff(whole, pieces); diff != "" || (err == io.EOF) != (wholeErr == io.EOF) {
 			t.Errorf("in pieces it is something else (%v, %v): %s", err, wholeErr, diff)
 		}
 		var again []byte
@@ -141,7 +141,7 @@ func FuzzFramed(f *testing.F) {
 			h := Header(len(p))
 			again = append(append(again, h[:]...), p...)
 		}
-		if !bytes.HasPrefix(in, again) || (len(again) == len(in)) != (wholeErr == io.EOF) { //nolint:errorlint // EOF itself
+		if !bytes.HasPrefix(in, again) || (len(again) == len(in)) != (wholeErr == io.EOF) {
 			t.Errorf("%d bytes were read of %d, %v", len(again), len(in), wholeErr)
 		}
 	})

@@ -156,7 +156,7 @@ func hostOrder(port uint16) uint16 {
 func destinationOf(control []byte) netip.Addr {
 	for len(control) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-		if int(h.Len) < unix.SizeofCmsghdr || int(h.Len) > len(control) { //nolint:gosec // bounded by the buffer
+		if int(h.Len) < unix.SizeofCmsghdr || int(h.Len) > len(control) {
 			break
 		}
 		data := control[unix.CmsgLen(0):h.Len]

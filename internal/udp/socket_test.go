@@ -97,7 +97,7 @@ func TestBatches(t *testing.T) {
 	c := dialTo(t, s.LocalAddr().String())
 	const n = 100
 	for i := range n {
-		if _, err := c.Write([]byte(fmt.Sprint(i))); err != nil {
+		if _, err := fmt.Fprint(c, i); err != nil {
 			t.Fatal(err)
 		}
 	}
