@@ -31,6 +31,9 @@ func dialSocket(ctx context.Context, to netip.AddrPort, deadline time.Time, loca
 	if err := ctx.Err(); err != nil {
 		return nil, dialError(to, err)
 	}
+	if !time.Now().Before(deadline) {
+		return nil, dialError(to, os.ErrDeadlineExceeded)
+	}
 	fd, err := beginSocket(to, local)
 	if err != nil {
 		return nil, dialError(to, err)
@@ -44,9 +47,6 @@ func dialSocket(ctx context.Context, to netip.AddrPort, deadline time.Time, loca
 	s.raw, err = s.file.SyscallConn()
 	if err == nil && !connected {
 		err = s.await(ctx, deadline)
-	}
-	if err == nil && !time.Now().Before(deadline) {
-		err = os.ErrDeadlineExceeded
 	}
 	if err != nil {
 		_ = s.file.Close()
@@ -87,24 +87,29 @@ func beginSocket(to netip.AddrPort, local bool) (int, error) {
 
 // connectRaw begins to connect and says whether that is done already. It does not tell the scheduler: it waits for
 // nothing, but takes so long on this machine, whose kernel does the service's part too, that its processor would be given
-// away.
+// away. The first call begins; the answer of a service on this machine is there when it returns, and the second call takes
+// note of it.
 func connectRaw(fd int, to netip.AddrPort) (done bool, err error) {
-	var errno syscall.Errno
+	var v4 syscall.RawSockaddrInet4
+	var v6 syscall.RawSockaddrInet6
+	sa, size := unsafe.Pointer(&v4), uintptr(syscall.SizeofSockaddrInet4)
 	if to.Addr().Is4() {
-		sa := syscall.RawSockaddrInet4{Family: syscall.AF_INET, Port: bigEndian(to.Port()), Addr: to.Addr().As4()}
-		_, _, errno = syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), syscall.SizeofSockaddrInet4)
+		v4 = syscall.RawSockaddrInet4{Family: syscall.AF_INET, Port: bigEndian(to.Port()), Addr: to.Addr().As4()}
 	} else {
-		sa := syscall.RawSockaddrInet6{Family: syscall.AF_INET6, Port: bigEndian(to.Port()), Addr: to.Addr().As16()}
-		_, _, errno = syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), syscall.SizeofSockaddrInet6)
+		v6 = syscall.RawSockaddrInet6{Family: syscall.AF_INET6, Port: bigEndian(to.Port()), Addr: to.Addr().As16()}
+		sa, size = unsafe.Pointer(&v6), syscall.SizeofSockaddrInet6
 	}
-	switch errno {
-	case 0:
-		return true, nil
-	case syscall.EINPROGRESS, syscall.EINTR:
-		return false, nil
-	default:
-		return false, os.NewSyscallError("connect", errno)
+	for range 2 {
+		_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(sa), size)
+		switch errno {
+		case 0, syscall.EISCONN:
+			return true, nil
+		case syscall.EINPROGRESS, syscall.EALREADY, syscall.EINTR:
+		default:
+			return false, os.NewSyscallError("connect", errno)
+		}
 	}
+	return false, nil
 }
 
 // await waits until the socket is connected, has failed, or is out of time.
