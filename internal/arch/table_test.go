@@ -32,7 +32,7 @@ func table() []row {
 		{"tunnel", []string{"mux", "hostname", "proxyproto"}},
 		{"tunnel/ws", []string{"cork", "forwardproxy"}},
 		{"tunnel/tls", []string{"cork", "forwardproxy"}},
-		{"upstream", []string{"balancer", "proxyproto", "udp"}},
+		{"upstream", []string{"balancer", "nowait", "proxyproto", "udp"}},
 		{"upstream/health", []string{"proxyproto"}},
 		{"upstream/fileserver", nil},
 		{"entrypoint", []string{"peek", "proxyproto", "udp"}},

@@ -182,6 +182,9 @@ func (d *direction) guarded() (over bool, readErr, writeErr error) {
 }
 
 func (d *direction) write(p []byte) error {
+	if f := d.descriptors(); f != nil {
+		return f.write(p)
+	}
 	n, err := d.dst.Write(p)
 	d.moved(n)
 	return err

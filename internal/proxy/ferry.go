@@ -85,6 +85,17 @@ func (f *ferry) run() (readErr, writeErr error) {
 	}
 }
 
+// write writes all of p.
+func (f *ferry) write(p []byte) error {
+	f.rest = p
+	err := f.dst.Write(f.putWhole)
+	f.rest = nil
+	if err == nil && f.fail != nil {
+		err = opError("write", "sendto", f.d.dst, f.fail)
+	}
+	return err
+}
+
 // stepsAtOnce is how often at most is read without a look at whether the source was closed meanwhile.
 const stepsAtOnce = 64
 

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"culvert/internal/nowait"
 )
 
 // MaxRead is the most that a Reader gives at once, in bytes.
@@ -112,9 +114,8 @@ func EndOfRead(c net.Conn) error {
 // attempt reads what is there, with a buffer that it keeps only then. It says whether the wait is over.
 func (r *Reader) attempt(fd uintptr) bool {
 	r.borrow()
-	r.n, r.err = readDescriptor(fd, r.buf[:r.limit])
-	if wouldBlock(r.err) {
-		r.err = nil
+	var again bool
+	if r.n, again, r.err = nowait.Receive(fd, r.buf[:r.limit]); again {
 		r.Release()
 		return r.once
 	}

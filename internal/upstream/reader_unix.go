@@ -23,17 +23,6 @@ func descriptor(c net.Conn) syscall.RawConn {
 	return raw
 }
 
-func readDescriptor(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Read(int(fd), p)
-		if !errors.Is(err, syscall.EINTR) {
-			return max(n, 0), err
-		}
-	}
-}
-
-func wouldBlock(err error) bool { return errors.Is(err, syscall.EAGAIN) }
-
 // readable says whether a read would not wait.
 func readable(fd uintptr) bool {
 	set := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
