@@ -137,7 +137,7 @@ func TestServiceThatRefusesIsCounted(t *testing.T) {
 func TestRefusedOffersAreCounted(t *testing.T) {
 	s, _ := startServer(t, serverConfig(t.TempDir()))
 	own := s.HTTPAddr().(*net.TCPAddr).Port
-	startClient(t, s.ControlAddr(), upstreams(t, fmt.Sprintf("%d=127.0.0.1:1", own), "name/db=127.0.0.1:1", "app.example.com=http://127.0.0.1:1")...)
+	startClient(t, s.ControlAddr(), upstreams(t, fmt.Sprintf("%d=127.0.0.1:1", own), "tls/db.example.com=127.0.0.1:1", "app.example.com=http://127.0.0.1:1")...)
 	await(t, "the count", func() bool { return counts(t, s, "_refused_total")["culvert_offers"] == 2 })
 }
 

@@ -46,7 +46,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{"an upstream's port out of range", client("--upstream", "70000=127.0.0.1:22"), []string{"70000"}},
 		{"two upstreams for one host and path", client("--upstream", "a.example.com=http://127.0.0.1:1", "--upstream", "A.example.com=http://127.0.0.1:2"), []string{"a.example.com"}},
 		{"two upstreams for one port", client("--upstream", "2222=127.0.0.1:1", "--upstream", "2222=127.0.0.1:2"), []string{"2222"}},
-		{"UDP, which comes later", client("--upstream", "udp/53=127.0.0.1:53"), []string{"later version"}},
+		{"UDP to a Unix socket", client("--upstream", "udp/53=unix:/run/dns.sock"), []string{"udp/53=HOST:PORT"}},
 		{"a missing CA", client(up, "--auto-tls=false", "--tls-ca", dir+"/none"), []string{dir + "/none"}},
 		{"HTTP to the TCP client", []string{"tcp", "client", "--token-file", token, "--url", "wss://127.0.0.1:1", up}, []string{"--upstream", "http client"}},
 		{"a missing folder", []string{"fileserver", "--webroot", dir + "/none"}, []string{dir + "/none"}},
