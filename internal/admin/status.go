@@ -48,4 +48,5 @@ type Client struct {
 type Tunnel struct {
 	Name    string `json:"name"`              // "http/app.example.com", "tcp/2222"
 	Address string `json:"address,omitempty"` // where visitors reach it
+	Down    string `json:"down,omitempty"`    // why the client's check says that its service is down
 }

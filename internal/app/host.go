@@ -33,6 +33,12 @@ func (h Host) forVisitors() entrypoint.Inheritance {
 // atOnce is for sockets that are served from the start.
 func (h Host) atOnce() entrypoint.Inheritance { return entrypoint.Inheritance{Sockets: h.Sockets} }
 
+// Alive returns when the server could do what it is for: whoever waits for a lock that nobody gives back waits here too.
+func (s *Server) Alive() {
+	s.sessions.Clients()
+	s.plane.Open()
+}
+
 // upgradeTimeout is how long the process that is to take over may take to come up.
 const upgradeTimeout = time.Minute
 

@@ -320,7 +320,7 @@ func (s *Server) status() admin.Status {
 			Links: c.Links, Streams: c.Streams, Resumes: c.Resumes, Reconnects: c.Reconnects,
 		}
 		for _, t := range c.Tunnels {
-			client.Tunnels = append(client.Tunnels, admin.Tunnel{Name: t.Name, Address: t.Address})
+			client.Tunnels = append(client.Tunnels, admin.Tunnel{Name: t.Name, Address: t.Address, Down: t.Down})
 		}
 		st.Clients = append(st.Clients, client)
 	}

@@ -46,7 +46,7 @@ func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
 			}
 		},
 	})()
-	return watched(ctx, host.Manager, s.Run)
+	return watched(ctx, host.Manager, s.Alive, s.Run)
 }
 
 func runClient(ctx context.Context, cfg config.Client, log *slog.Logger) error {
@@ -62,14 +62,14 @@ func served(ctx context.Context, log *slog.Logger, run func(context.Context) err
 	manager := systemd.Listening(log)
 	manager.Ready("running")
 	defer context.AfterFunc(ctx, func() { manager.Stopping("going down") })()
-	return watched(ctx, manager, run)
+	return watched(ctx, manager, func() {}, run)
 }
 
-// watched tells the manager's watchdog that the program lives, while it runs.
-func watched(ctx context.Context, manager *systemd.Manager, run func(context.Context) error) error {
+// watched tells the manager's watchdog that the program lives, while it runs and alive returns.
+func watched(ctx context.Context, manager *systemd.Manager, alive func(), run func(context.Context) error) error {
 	watch, stop := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
-	watching.Go(func() { _ = manager.Run(watch, func() {}) }) // never fails
+	watching.Go(func() { _ = manager.Run(watch, alive) }) // never fails
 	defer watching.Wait()
 	defer stop()
 	return run(ctx)

@@ -150,10 +150,12 @@ func (k *keeper) until(ctx context.Context, s *tunnel.Session, hello tunnel.Hell
 	}
 }
 
-// moved tells servers that go down that the client has a session elsewhere.
+// moved tells servers that go down that the client has a session elsewhere, which does not wait for those that do not listen.
 func (k *keeper) moved() {
 	for _, s := range k.leaving {
-		_ = s.GoAway(tunnel.GoAway{Reason: tunnel.Moved, Detail: "the client has a session elsewhere"}) // or it has ended
+		k.serving.Go(func() {
+			_ = s.GoAway(tunnel.GoAway{Reason: tunnel.Moved, Detail: "the client has a session elsewhere"}) // or it has ended
+		})
 	}
 	k.leaving = nil
 }
@@ -329,12 +331,7 @@ func (k *keeper) leave(s *tunnel.Session, open *connections, abort context.Cance
 		open.wait.Wait()
 		close(idle)
 	}()
-	timer := time.NewTimer(k.client.cfg.Drain)
-	defer timer.Stop()
-	select {
-	case <-idle:
-	case <-s.Done():
-	case <-timer.C:
+	if !k.awaitIdle(s, idle) {
 		k.log.Warn("connections were still open at the end of the drain", "streams", s.Streams()-1)
 		abort()
 	}
@@ -345,6 +342,28 @@ func (k *keeper) leave(s *tunnel.Session, open *connections, abort context.Cance
 	finish, cancel := context.WithTimeout(context.Background(), max(finishTime, k.client.cfg.Drain-time.Since(begun)))
 	defer cancel()
 	s.Finish(finish)
+}
+
+// openPause is the time between two lines on what is still open.
+const openPause = 5 * time.Second
+
+// awaitIdle waits for the session's connections, or its end, for as long as they may go on. It says whether that was enough.
+func (k *keeper) awaitIdle(s *tunnel.Session, idle <-chan struct{}) bool {
+	timer, tick := time.NewTimer(k.client.cfg.Drain), time.NewTicker(openPause)
+	defer timer.Stop()
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			k.log.Info("waiting for connections to end", "open", s.Streams()-1)
+		case <-timer.C:
+			return false
+		case <-idle:
+			return true
+		case <-s.Done():
+			return true
+		}
+	}
 }
 
 // finishTime is the least that a server gets to take what is on its way to it.

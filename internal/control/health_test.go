@@ -64,6 +64,9 @@ func TestAServiceThatIsDownGetsNoVisitors(t *testing.T) {
 		if got := <-c.told; got != step.want {
 			t.Errorf("said %.60v: got %q, want %q", step.say, got, step.want)
 		}
+		if shown := b.server.Clients()[0].Tunnels[0].Down; (shown == "") != step.say.Up {
+			t.Errorf("said %.60v: the status shows %q", step.say, shown)
+		}
 		if usable(u) != step.say.Up || !usable(other) {
 			t.Errorf("said %.60v: usable %v, and the other tunnel %v", step.say, usable(u), usable(other))
 		}

@@ -451,7 +451,10 @@ type Client struct {
 }
 
 // Tunnel is one tunnel of a client, with the address for visitors.
-type Tunnel struct{ Name, Address string }
+type Tunnel struct {
+	Name, Address string
+	Down          string // why the client's check says that its service is down; "" if it does not
+}
 
 // Clients lists the connected clients, the oldest session first.
 func (s *Server) Clients() []Client {

@@ -251,7 +251,7 @@ func (c *session) info() Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.published {
-		info.Tunnels = append(info.Tunnels, Tunnel{p.name.String(), p.Address()})
+		info.Tunnels = append(info.Tunnels, Tunnel{p.name.String(), p.Address(), p.offer.Down})
 	}
 	return info
 }
