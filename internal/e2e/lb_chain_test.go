@@ -362,3 +362,40 @@ upstreams:
 	openTalk(t, "tcp", "127.0.0.2", addr)
 	until(t, "the member is dialled for a visitor who says nothing", func() bool { return app.accepted.Load() > had })
 }
+
+// A check of a member that wants a header begins with one: LOCAL, or in version 1 the address of the balancer.
+func TestLBChecksOfProxiedMembers(t *testing.T) {
+	need(t, "haproxy", "nginx")
+	t.Parallel()
+	four, _, log := startProxiedNginx(t)
+	ha := freeAddr(t)
+	startHAProxy(t, "frontend real\n  mode http\n  bind "+ha+" accept-proxy\n  http-request return status 200 if { path /healthy }\n  http-request return status 404\n")
+	accepts(t, "tcp", ha)
+	text, upstreams := "entrypoints:\n", "upstreams:\n"
+	var members []string
+	for _, version := range []string{"v1", "v2"} {
+		for service, addr := range map[string]string{"nginx": four, "haproxy": ha} {
+			name := service + "-" + version
+			members = append(members, name)
+			text += fmt.Sprintf("  - {name: %[1]s, addr: %[2]q, routes: [{upstream: %[1]s}]}\n", name, freeAddr(t))
+			upstreams += fmt.Sprintf("  - {name: %[1]s, proxy_protocol: %[2]s, members: [{name: %[1]s, address: %[3]q}], health: {http: {path: /healthy, host: www.example.com, status: 200}, interval: 200ms, timeout: 200ms}}\n", name, version, addr)
+		}
+	}
+	b := startLB(t, text+upstreams)
+	until(t, "every member has been checked", func() bool {
+		m := b.metrics(t)
+		for _, name := range members {
+			if sum(m, "culvert_member_checks_total", `member="`+name+`"`) < 3 {
+				return false
+			}
+		}
+		return true
+	})
+	m := b.metrics(t)
+	for _, name := range members {
+		if n := sum(m, "culvert_member_check_failures_total", `member="`+name+`"`); n != 0 || sum(m, "culvert_member_up", `member="`+name+`"`) != 1 {
+			t.Errorf("%s: %v checks failed", name, n)
+		}
+	}
+	logged(t, log, "/healthy")
+}

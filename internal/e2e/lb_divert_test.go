@@ -4,11 +4,16 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
+	"net"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // The seed's case in the file: the devices of one address go to the debug box and all others to the pool, for each
@@ -274,4 +279,82 @@ func sourceHash(t *testing.T, b *balancer, addr string, members []string, text f
 	}
 	kept.mustSay(t, "with b")
 	t.Logf("%d of %d visitors moved with their member and came back, nobody else", moved, visitors)
+}
+
+// An entrypoint of every address has visitors of both families, and those of IPv4 are known by their own address.
+func TestLBEveryAddress(t *testing.T) {
+	need(t, "ip")
+	t.Parallel()
+	addAddresses(t, "fd00::2", "fd00::140")
+	app, debug := startTCP(t, "app", "127.0.0.1:0"), startTCP(t, "debug", "127.0.0.1:0")
+	appUDP, debugUDP := startUDP(t, "app", "127.0.0.1:0"), startUDP(t, "debug", "127.0.0.1:0")
+	p := portOf(freeAddr(t))
+	startLB(t, fmt.Sprintf(`
+entrypoints:
+  - name: tcp
+    addr: ":%s"
+    allow: [127.0.0.0/8, "::1", "fd00::/16"]
+    routes: [{match: {source: [127.0.0.140, "fd00::140"]}, upstream: debug}, {upstream: app}]
+  - name: udp
+    protocol: udp
+    addr: ":%[1]s"
+    allow: [127.0.0.0/8, "::1", "fd00::/16"]
+    routes: [{match: {source: [127.0.0.140, "fd00::140"]}, upstream: debug-udp}, {upstream: app-udp}]
+upstreams:
+  - {name: app, members: %s}
+  - {name: debug, members: %s}
+  - {name: app-udp, members: %s}
+  - {name: debug-udp, members: %s}
+`, p, memberList(app.addr), memberList(debug.addr), memberList(appUDP.addr), memberList(debugUDP.addr)))
+	for _, c := range []struct{ source, host, want string }{
+		{"127.0.0.2", "127.0.0.1", "app"},
+		{"127.0.0.140", "127.0.0.1", "debug"},
+		{"127.0.0.140", "127.0.0.77", "debug"},
+		{"127.0.0.3", "127.0.0.77", "app"},
+		{"fd00::2", "::1", "app"},
+		{"fd00::140", "::1", "debug"},
+		{"fd00::140", "fd00::2", "debug"},
+	} {
+		for _, network := range []string{"tcp", "udp"} {
+			// A socket of UDP that is connected hears only from the address that it has asked.
+			k := openTalk(t, network, c.source, net.JoinHostPort(c.host, p))
+			s, err := k.says("who", 3*time.Second)
+			if err != nil || s.by != c.want {
+				t.Errorf("%s from %s to %s: %s answers, %v, want %s", network, c.source, c.host, s.by, err, c.want)
+			}
+		}
+	}
+}
+
+// A member may be a socket of the file system, or a name.
+func TestLBMembersByPathAndName(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix := &member{name: "unix"}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wait.Go(func() {
+				defer c.Close()
+				defer context.AfterFunc(ctx, func() { c.Close() })()
+				unix.converse(c)
+			})
+		}
+	})
+	t.Cleanup(func() { cancel(); l.Close(); wait.Wait() })
+	named := startTCP(t, "named", "127.0.0.1:0")
+	addr := freeAddr(t)
+	startLB(t, oneEntrypoint(addr, memberList("unix:"+socket, "localhost:"+portOf(named.addr)), "health: {tcp: {}}"))
+	if n := tally(whoAnswerEach(t, 10, "tcp", "", addr)); n["unix"] != 5 || n["named"] != 5 {
+		t.Errorf("10 connections went %v", n)
+	}
 }

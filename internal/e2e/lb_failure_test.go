@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"syscall"
 	"testing"
 	"time"
 )
@@ -40,7 +39,7 @@ func TestLBFailureOfOneOfThree(t *testing.T) {
 				`health: {expect: {send: "ping\n", expect: "app"}, interval: 500ms, timeout: 500ms, rise: 2, fall: 2}`,
 				`close_on_down: true`,
 			},
-			begin: func(t *testing.T, f *failure) { f.victim.signal(t, syscall.SIGSTOP) },
+			begin: func(t *testing.T, f *failure) { f.victim.freeze(t) },
 			found: 2*500*time.Millisecond + 500*time.Millisecond + 500*time.Millisecond, // interval x fall + timeout, and a busy machine
 			slow:  500 * time.Millisecond,
 		},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -39,9 +41,11 @@ func TestLBReloadsUnderTraffic(t *testing.T) {
 	open.mustSay(t, "before")
 	flowAt := flow.mustSay(t, "before")
 	divertedAt := diverted.mustSay(t, "before")
+	held := b.resources(t) // with these open
 	v := startVisits(t, 100, func() visit { return visitMember(addr, answerTime) })
 	count := rounds(200, 10000)
 	var base int64
+	var samples int
 	began := time.Now()
 	for i := range count {
 		if i%2 == 0 {
@@ -61,6 +65,7 @@ func TestLBReloadsUnderTraffic(t *testing.T) {
 		}
 		if i == count/10 {
 			base, _ = b.memory(t)
+			samples = len(b.metrics(t))
 		}
 	}
 	took := time.Since(began)
@@ -79,6 +84,10 @@ func TestLBReloadsUnderTraffic(t *testing.T) {
 		}
 	}
 	open.mustSay(t, "after")
+	if n := len(b.metrics(t)); n > samples+200 {
+		t.Errorf("there are %d samples of metrics after the reloads, %d after a tenth of them", n, samples)
+	}
+	b.settles(t, held)
 	now, _ := b.memory(t)
 	t.Logf("%d reloads of %d routes in %v, %d visits, %d failed, slowest %v; memory %s after a tenth, %s at the end",
 		count, routes, took, len(visits), failed, slowest, mebibytes(base), mebibytes(now))
@@ -162,4 +171,58 @@ func TestLBReloadOpensAndClosesPorts(t *testing.T) {
 	open.mustSay(t, "at the end")
 	open.Close()
 	b.settles(t, base)
+}
+
+// Whoever sends signals and whoever asks the API at the same time: each reload is whole, none waits for ever.
+func TestLBReloadsAtOnce(t *testing.T) {
+	t.Parallel()
+	one, two := startTCP(t, "one", "127.0.0.1:0"), startTCP(t, "two", "127.0.0.1:0")
+	addr := freeAddr(t)
+	b := startLB(t, oneEntrypoint(addr, memberList(one.addr)))
+	v := startVisits(t, 100, func() visit { return visitMember(addr, answerTime) })
+	var wait sync.WaitGroup
+	var editor sync.Mutex
+	for range 4 {
+		wait.Go(func() {
+			for i := range 20 {
+				editor.Lock()
+				b.write(t, oneEntrypoint(addr, memberList([]string{one.addr, two.addr}[i%2])))
+				editor.Unlock()
+				b.signal(t, syscall.SIGHUP)
+				if code, answer := b.api(t, http.MethodPost, "/api/reload", nil); code/100 != 2 {
+					t.Errorf("POST /api/reload: %d %s", code, answer)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	for _, one := range v.stop(t) {
+		if one.err != nil {
+			t.Errorf("a visit: %v", one.err)
+		}
+	}
+	b.reload(t, oneEntrypoint(addr, memberList(two.addr)))
+	if by := whoAnswers(t, "tcp", "", addr); by != "two" {
+		t.Errorf("at the end %s answers", by)
+	}
+}
+
+// A server without a file has nothing to read again: SIGHUP ends neither it nor its visitors.
+func TestSIGHUPWithoutAFile(t *testing.T) {
+	t.Parallel()
+	app := startTCP(t, "app", "127.0.0.1:0")
+	s := startServer(t)
+	tunnel := freeAddr(t)
+	c := s.clientProgram(t, "tcp client", "--upstream", port(t, tunnel)+"="+app.addr)
+	accepts(t, "tcp", tunnel)
+	open := openTalk(t, "tcp", "", tunnel)
+	open.mustSay(t, "before")
+	s.signal(t, syscall.SIGHUP)
+	s.line(t, `--config`)
+	open.mustSay(t, "after")
+	if code, answer := s.api(t, http.MethodPost, "/api/reload", nil); code/100 == 2 || !strings.Contains(answer, "--config") {
+		t.Errorf("POST /api/reload: %d %s", code, answer)
+	}
+	open.Close()
+	c.stop(t)
 }

@@ -86,7 +86,7 @@ upstreams:
 	}
 
 	// A breakpoint: the laptop's service stands still.
-	laptop.signal(t, syscall.SIGSTOP)
+	laptop.freeze(t)
 	stuck := openTalk(t, "tcp", device, tcp)
 	if _, err := io.WriteString(stuck.Conn, "hello\n"); err != nil {
 		t.Fatal(err)
