@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,11 +11,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -129,22 +126,6 @@ func againMember(t *testing.T, network, name, addr string) *process {
 	p := start(t, program{argv: []string{"/proc/self/exe"}, env: []string{serveKey + "=" + network + " " + name + " " + addr}})
 	p.line(t, `listening on (\S+)\n`)
 	return p
-}
-
-// freeze stops the process, and waits until each of its threads stands still.
-func (p *process) freeze(t *testing.T) {
-	t.Helper()
-	p.signal(t, syscall.SIGSTOP)
-	until(t, p.name+" stands still", func() bool {
-		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.pid())) // the pattern is well-formed
-		for _, stat := range stats {
-			b, err := os.ReadFile(stat)
-			if err != nil || !strings.HasPrefix(string(b[bytes.LastIndexByte(b, ')')+1:]), " T") {
-				return false
-			}
-		}
-		return len(stats) > 0
-	})
 }
 
 // serveMember is the whole life of such a process; what is "NETWORK NAME ADDRESS".

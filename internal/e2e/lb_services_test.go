@@ -4,9 +4,7 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"net/netip"
 	"os/user"
 	"strings"
 	"testing"
@@ -36,7 +34,7 @@ func resolver(addr string) *net.Resolver {
 	}}
 }
 
-// Real services through the balancer, each as an operator has it: PostgreSQL, Redis, OpenSSH, DNS.
+// Real services through the balancer, each as an operator has it. DNS and a VPN are in udp_test.go.
 func TestLBCarriesServices(t *testing.T) {
 	t.Run("redis", func(t *testing.T) {
 		need(t, "redis-server", "redis-cli")
@@ -60,70 +58,6 @@ func TestLBCarriesServices(t *testing.T) {
 		startLB(t, oneEntrypoint(addr, memberList(service.addr), `health: {expect: {expect: "SSH-2.0"}}`))
 		sshRoundTrip(t, service, addr)
 	})
-	t.Run("dns", func(t *testing.T) {
-		need(t, "dnsmasq")
-		t.Parallel()
-		one, two := startDNS(t, "192.0.2.1"), startDNS(t, "192.0.2.2")
-		addr := freeAddr(t)
-		startLB(t, fmt.Sprintf(`
-entrypoints:
-  - {name: dns, protocol: udp, addr: %[1]q, routes: [{upstream: dns}]}
-  - {name: dns-tcp, addr: %[1]q, routes: [{upstream: dns-tcp}]}
-upstreams:
-  - {name: dns, members: %[2]s, health: {udp: {send: "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04host\x07example\x04test\x00\x00\x01\x00\x01", expect: "\x12\x34"}, interval: 200ms, timeout: 200ms}}
-  - {name: dns-tcp, members: %[2]s}
-`, addr, memberList(one, two)))
-		asks(t, addr)
-	})
-}
-
-// asks resolves through an address where two servers differ: both answer.
-func asks(t *testing.T, addr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	seen := map[netip.Addr]int{}
-	for range 50 {
-		ips, err := resolver(addr).LookupNetIP(ctx, "ip4", "host.example.test")
-		if err != nil || len(ips) != 1 {
-			t.Fatalf("%v %v", ips, err)
-		}
-		seen[ips[0]]++
-	}
-	if len(seen) != 2 {
-		t.Errorf("50 questions were answered %v, want both servers", seen)
-	}
-	text, err := resolver(addr).LookupTXT(ctx, "big.example.test") // too large for a datagram: asked again over TCP
-	if err != nil || len(text) != 1 || len(text[0]) != 650 {
-		t.Errorf("a large answer: %.80q %v", text, err)
-	}
-}
-
-// DNS through a tunnel, from a client that offers it as a port of UDP.
-func TestTunnelCarriesDNS(t *testing.T) {
-	need(t, "dnsmasq")
-	t.Parallel()
-	s := startServer(t, "--drain-timeout", "2s")
-	tunnel := freeAddr(t)
-	service := startDNS(t, "192.0.2.1")
-	s.client(t, "--upstream", "udp/"+port(t, tunnel)+"="+service, "--upstream", port(t, tunnel)+"="+service)
-	accepts(t, "tcp", tunnel)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	until(t, "the tunnel answers", func() bool {
-		short, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		_, err := resolver(tunnel).LookupNetIP(short, "ip4", "host.example.test")
-		return err == nil
-	})
-	for range 50 {
-		if ips, err := resolver(tunnel).LookupNetIP(ctx, "ip4", "host.example.test"); err != nil || len(ips) != 1 || ips[0] != netip.MustParseAddr("192.0.2.1") {
-			t.Fatalf("%v %v", ips, err)
-		}
-	}
-	if text, err := resolver(tunnel).LookupTXT(ctx, "big.example.test"); err != nil || len(text) != 1 || len(text[0]) != 650 {
-		t.Errorf("a large answer: %.80q %v", text, err)
-	}
 }
 
 // A datagram through a tunnel is a datagram, of any size, and a socket of a visitor one of the client's.
