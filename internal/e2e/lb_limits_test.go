@@ -49,16 +49,16 @@ upstreams:
 	one, two := openTalk(t, "tcp", "", addr), openTalk(t, "tcp", "", addr)
 	one.mustSay(t, "one")
 	two.mustSay(t, "two")
-	third, fourth := openTalk(t, "tcp", "", addr), openTalk(t, "tcp", "", addr)
-	for _, k := range []*talk{third, fourth} {
+	waiting := func(n float64) *talk {
+		t.Helper()
+		k := openTalk(t, "tcp", "", addr)
 		if _, err := io.WriteString(k.Conn, "waits\n"); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "it waits", func() bool {
-			return sum(b.metrics(t), "culvert_upstream_queued", `upstream="queued"`) >= 1
-		})
+		until(t, "it waits", func() bool { return sum(b.metrics(t), "culvert_upstream_queued", `upstream="queued"`) == n })
+		return k
 	}
-	until(t, "two wait", func() bool { return sum(b.metrics(t), "culvert_upstream_queued", `upstream="queued"`) == 2 })
+	third, fourth := waiting(1), waiting(2)
 	if err := turnedAway("", addr, 1500*time.Millisecond); err != nil {
 		t.Errorf("the third who would wait, where two may: %v", err)
 	}
