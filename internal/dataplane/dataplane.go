@@ -94,7 +94,7 @@ func (d *DataPlane) Shutdown(ctx context.Context) {
 	}
 	d.web.stop()
 	for _, p := range d.filePools {
-		p.set(nil) // ends checks
+		p.stopChecks()
 	}
 	listens := slices.Collect(maps.Keys(d.listens))
 	d.mu.Unlock()

@@ -421,6 +421,44 @@ func TestAPortFollowsItsMembers(t *testing.T) {
 	}
 }
 
+func TestAPortClosesForAClientThatComesWithItsServiceDown(t *testing.T) {
+	d := start(t)
+	addr := free(t, "tcp")
+	_, port, _ := net.SplitHostPort(addr)
+	offer(t, d, "tcp/"+port, newClient("a", named(t, "a"))).Withdraw()
+	p, err := d.Publish(control.Offered{
+		Name: mustName(t, "tcp/"+port), Member: newClient("b", named(t, "b")), Offer: tunnel.Offer{Down: "its check has not ended"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the port to close", func() bool { return refuses(addr) })
+	p.(control.HealthPublication).Health(true, nil)
+	await(t, "the port to open", func() bool { return !refuses(addr) })
+}
+
+func TestTheEndOfTheDataPlaneWaitsForVisitors(t *testing.T) {
+	d := start(t)
+	addr := free(t, "tcp")
+	apply(t, d, read(t, `
+entrypoints: [{name: in, addr: "$addr", routes: [{upstream: app}]}]
+upstreams: [{name: app, members: [{address: "$app"}], health: {tcp: {}}}]
+`, map[string]string{"addr": addr, "app": named(t, "app")}))
+	v := visit(t, "127.0.0.1", addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); d.Shutdown(ctx) }()
+	await(t, "the port to close", func() bool { return refuses(addr) })
+	if !v.hears("still") || d.Open() != 1 {
+		t.Errorf("the visitor was cut, or is not counted: %d open", d.Open())
+	}
+	cancel()
+	<-ended
+	if _, err := v.lines.ReadString('\n'); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("out of time: got %v, want a reset", err)
+	}
+}
+
 func TestWhatHappensWhileNoMemberIsUsable(t *testing.T) {
 	d := start(t)
 	vars := map[string]string{"refuse": free(t, "tcp"), "reset": free(t, "tcp"), "queue": free(t, "tcp")}

@@ -106,11 +106,15 @@ func (p *pool) set(file *plan.Upstream) {
 // retire takes a pool out of the data plane that nothing leads to any more. It keeps its members: a visitor who came a moment
 // ago, by the routes of before, still finds them.
 func (p *pool) retire() {
+	p.stopChecks()
+	delete(p.plane.pools, p.name)
+	p.plane.cfg.Counters.forgetPool(p.name)
+}
+
+func (p *pool) stopChecks() {
 	for _, m := range p.static {
 		m.stop()
 	}
-	delete(p.plane.pools, p.name)
-	p.plane.cfg.Counters.forgetPool(p.name)
 }
 
 // sameDial says whether two states of an upstream connect to members and check them in the same way.

@@ -152,7 +152,6 @@ func (d *DataPlane) Settle() {
 	d.web.settle(d)
 }
 
-
 // Address implements control.Publication.
 func (p *publication) Address() string { return p.address }
 
@@ -221,7 +220,9 @@ func (d *DataPlane) retract(p *publication) {
 func (d *DataPlane) expire(e *entry) {
 	if len(d.offers[e.offered]) == 0 {
 		e.remove("its last client is gone")
+		return
 	}
+	e.closeIdle() // another client came meanwhile, whose service may be down
 }
 
 func (d *DataPlane) report(err error) {
