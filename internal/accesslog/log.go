@@ -76,10 +76,15 @@ func (l *Log) Run(ctx context.Context) error {
 	return nil
 }
 
-// Reopen opens the file anew by its path, for log rotation. A file that was renamed or removed is noticed without it, too.
+// Reopen has the file opened anew by its path, for log rotation, as soon as what is being written is written. A file that was
+// renamed or removed is noticed without it, too, with the next line.
 func (l *Log) Reopen() {
-	if l != nil && l.writer != nil {
-		l.writer.reopen.Store(true)
+	if l == nil || l.writer == nil {
+		return
+	}
+	select {
+	case l.writer.reopen <- struct{}{}:
+	default: // it is to be already
 	}
 }
 

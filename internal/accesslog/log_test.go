@@ -319,7 +319,7 @@ func TestRotation(t *testing.T) {
 	}{
 		{"a signal", func(t *testing.T, l *Log, path string) {
 			rename(t, path, path+".1")
-			l.Reopen()
+			l.writer.openAnew()
 		}},
 		{"renamed, noticed by itself", func(t *testing.T, l *Log, path string) {
 			rename(t, path, path+".1")
@@ -361,6 +361,28 @@ func rename(t *testing.T, from, to string) {
 	}
 }
 
+// The file is let go of at once, also while no connection ends.
+func TestReopenWithoutALine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	written(t, Config{Path: path}, func(l *Log) {
+		rename(t, path, path+".1")
+		l.Reopen()
+		l.Reopen()
+		deadline := time.After(10 * time.Second)
+		for tick := time.NewTicker(time.Millisecond); ; {
+			if _, err := os.Stat(path); err == nil {
+				tick.Stop()
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatal("the file is not opened anew")
+			}
+		}
+	})
+}
+
 // A folder that has gone away costs nothing: the old file takes the lines, and the log says so once.
 func TestReopenThatFailsGoesOnWithTheOldFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
@@ -373,7 +395,7 @@ func TestReopenThatFailsGoesOnWithTheOldFile(t *testing.T) {
 	rename(t, dir, dir+".old")
 	w := l.writer
 	for range 3 {
-		l.Reopen()
+		w.openAnew()
 		w.add(&Entry{record: Record{ID: "a"}})
 		w.flush()
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"sync/atomic"
 	"time"
 )
 
@@ -23,7 +22,7 @@ type writer struct {
 	encode  func([]byte, *Record) []byte
 	waiting chan *Entry
 	metrics metrics
-	reopen  atomic.Bool
+	reopen  chan struct{} // has room for one
 
 	// The rest is the goroutine's alone.
 	out        io.Writer
@@ -37,7 +36,7 @@ type writer struct {
 
 func newWriter(cfg Config) *writer {
 	w := &writer{
-		cfg: cfg, encode: appendText, waiting: make(chan *Entry, maxWaiting), metrics: newMetrics(cfg.Metrics),
+		cfg: cfg, encode: appendText, waiting: make(chan *Entry, maxWaiting), metrics: newMetrics(cfg.Metrics), reopen: make(chan struct{}, 1),
 		out: cfg.Out, buffer: make([]byte, 0, bufferSize),
 	}
 	if cfg.Format == JSON {
@@ -88,6 +87,8 @@ func (w *writer) write(ctx context.Context) {
 			w.add(e)
 			w.addWaiting()
 			w.flush()
+		case <-w.reopen:
+			w.openAnew()
 		case <-ctx.Done():
 			w.addWaiting()
 			w.flush()
@@ -140,22 +141,23 @@ func (w *writer) flush() {
 	w.buffer, w.lines = w.buffer[:0], 0
 }
 
-// follow opens the file anew if that was asked for, or if it is not at its path any more.
+// follow opens the file anew if it is not at its path any more.
 func (w *writer) follow(now time.Time) {
-	if w.file == nil {
+	if w.file == nil || now.Sub(w.looked) < lookPause {
 		return
 	}
-	asked := w.reopen.Swap(false)
-	if !asked {
-		if now.Sub(w.looked) < lookPause {
-			return
-		}
-		w.looked = now
-		if w.inPlace() {
-			return
-		}
+	w.looked = now
+	if !w.inPlace() {
+		w.openAnew()
 	}
+}
+
+// openAnew opens the file by its path, and closes the one before.
+func (w *writer) openAnew() {
 	old := w.file
+	if old == nil {
+		return
+	}
 	if err := w.open(); err != nil { // better the old one than none
 		w.complain("it cannot be opened anew, and the old file is written to", err)
 		return

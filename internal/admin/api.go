@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,7 +129,7 @@ func (cfg Config) changing(change func(*http.Request) error) http.Handler {
 // audit puts down who changed what. Strangers' bytes are quoted by the log.
 func (cfg Config) audit(r *http.Request, err error) {
 	by, _ := r.Context().Value(bearerKey{}).(Bearer)
-	attrs := []any{"by", by.ID(), "from", r.RemoteAddr, "request", r.Method + " " + r.URL.EscapedPath()}
+	attrs := []any{"by", cmp.Or(by.ID(), "the shared token"), "from", r.RemoteAddr, "request", r.Method + " " + r.URL.EscapedPath()}
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
