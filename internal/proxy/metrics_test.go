@@ -250,3 +250,32 @@ func BenchmarkHTTPRoundTrip(b *testing.B) {
 		})
 	}
 }
+
+func TestUDPMetricNames(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	m := NewUDPMetrics(reg)
+	m.Refused("dns", "source")
+	c := m.of("dns")
+	c.begun()
+	c.relayed(In, 1)
+	c.relayed(Out, 1)
+	c.move(movedRefused)
+	got := names(t, reg)
+	const file = "testdata/metrics_udp.golden"
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+	m.Forget("dns")
+	if got := names(t, reg); got != "" {
+		t.Errorf("after Forget there are %s", got)
+	}
+}

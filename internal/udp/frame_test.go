@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"slices"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -157,6 +156,6 @@ func (r *stepReader) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n := copy(p[:min(len(p), r.step)], r.p)
-	r.p = slices.Clone(r.p[n:])
+	r.p = r.p[n:]
 	return n, nil
 }
