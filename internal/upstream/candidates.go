@@ -165,8 +165,8 @@ func (s *seat) rank(t *terms, now time.Duration) uint8 {
 		return unusable
 	}
 	r := uint8(well)
-	switch {
-	case now < time.Duration(s.ejected.Load()):
+	switch until := time.Duration(s.ejected.Load()); {
+	case until != 0 && (now < until || now < time.Duration(s.trial.Load())):
 		return ejected
 	case s.suspect():
 		r = suspect
@@ -192,6 +192,7 @@ func (c *Candidates) Claim(i int) (p *Place, at int) {
 		s := c.seats[c.order.At(i)]
 		if s.take(s.now.Load().maxConns) {
 			s.total.Add(1)
+			s.tryAgain(c.upstream)
 			return &Place{upstream: c.upstream, seat: s}, i
 		}
 	}

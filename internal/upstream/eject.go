@@ -11,6 +11,19 @@ func (u *Upstream) succeeded(s *seat) {
 	u.forgive(s)
 }
 
+// trialTime is for how long one visitor alone may try a member whose ejection is over, if nothing is heard of it.
+const trialTime = 5 * time.Second
+
+// tryAgain has a member whose ejection is over ranked as before for all but the visitor who takes a place now: if it is still
+// a black hole, one visitor waits for it and not everyone of that moment.
+func (s *seat) tryAgain(u *Upstream) {
+	if until := time.Duration(s.ejected.Load()); until != 0 {
+		if now := u.now(); now >= until {
+			s.trial.Store(int64(now + trialTime))
+		}
+	}
+}
+
 // failedAt notes that a member did not give a connection, and may eject it.
 func (u *Upstream) failedAt(s *seat, err *DialError) {
 	s.failed.Add(1)

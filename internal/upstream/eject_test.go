@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,6 +85,58 @@ func TestEjectionOfABlackHole(t *testing.T) {
 		}
 		if slow != 1 {
 			t.Errorf("%d of 100 visitors waited for the black hole, want 1", slow)
+		}
+	})
+}
+
+// When an ejection ends, one visitor finds out how the member is; the others of that moment do not wait for it.
+func TestOneVisitorTriesWhoWasEjected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := New(Config{Retries: 2, Ejection: Ejection{After: 1}})
+		u.Add(Placed{Member: hanging("hole")})
+		u.Add(Placed{Member: &node{name: "b"}})
+		var slow atomic.Int64
+		var visitors sync.WaitGroup
+		for range 1000 { // over 100 s, in which it has trials after 10, 30 and 70 s
+			visitors.Go(func() {
+				d, err := u.Dial(t.Context(), &Visit{Limit: time.Second})
+				if err != nil {
+					t.Error(err)
+				}
+				if d.Tries != nil {
+					slow.Add(1)
+				}
+			})
+			time.Sleep(100 * time.Millisecond)
+		}
+		visitors.Wait()
+		// The ten of the first second did not know: every other one of them came to it.
+		if n := slow.Load(); n < 4 || n > 10 {
+			t.Errorf("%d of 1000 visitors waited for the black hole, want 5 of the first second and one for each of three trials", n)
+		}
+	})
+}
+
+// A trial of which nothing is heard is followed by another.
+func TestTrialThatIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, all := nodes(Config{Retries: 1, Ejection: Ejection{After: 1}}, 2)
+		all[0].broken.Store(true)
+		visits(t, u, 2)
+		all[0].broken.Store(false)
+		time.Sleep(11 * time.Second)
+		c := u.Candidates(nil)
+		for c.At(0) != Member(all[0]) {
+			c = u.Candidates(nil)
+		}
+		p, _ := c.Claim(0)
+		p.Release() // without a word on how it went
+		if got := visits(t, u, 10); got != "bbbbbbbbbb" {
+			t.Errorf("while one tries the member, others are at %s", got)
+		}
+		time.Sleep(trialTime)
+		if got := visits(t, u, 10); strings.Count(got, "a") != 5 {
+			t.Errorf("after the trial visitors are at %s", got)
 		}
 	})
 }

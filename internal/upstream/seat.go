@@ -21,6 +21,7 @@ type seat struct {
 	failed  atomic.Uint64
 	row     atomic.Int64 // failures since the last success
 	ejected atomic.Int64 // until then, of the upstream's clock; 0: never, or a connection was made since
+	trial   atomic.Int64 // until then one visitor finds out whether it is well again, of the upstream's clock
 	trouble atomic.Pointer[trouble]
 
 	// Of the upstream's mu.
