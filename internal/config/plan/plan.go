@@ -48,7 +48,7 @@ type Entrypoint struct {
 	Streams
 	Flows
 	// IdleTimeout is 0 for none.
-	IdleTimeout time.Duration `key:"idle_timeout" unit:"DURATION" shown:"60s for udp, 180s with profile: vpn, 0 otherwise" help:"end what has been silent for this long; 0 is never"`
+	IdleTimeout time.Duration `key:"idle_timeout" unit:"DURATION" shown:"60s for udp, 180s with profile: vpn, 0 otherwise" help:"end what has been silent for this long; 0 is never, and not for udp"`
 	Routes      []Route       `key:"routes" required:"true" help:"where visitors go: the first that matches"`
 }
 
