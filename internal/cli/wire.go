@@ -19,6 +19,8 @@ import (
 func appVersion(b Build) app.Version { return app.Version{Version: b.Version, SHA: b.Revision} }
 
 func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
+	asked := hear()
+	defer asked.stop()
 	sockets, err := handover.Inherit(log)
 	if err != nil {
 		return fmt.Errorf("inherited sockets: %w", err)
@@ -34,7 +36,7 @@ func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
 	if err := s.Listen(); err != nil {
 		return err
 	}
-	defer hear(map[wish]func(){
+	asked.grant(map[wish]func(){
 		reload: func() {
 			host.Manager.Reloading()
 			s.HangUp()
@@ -45,7 +47,7 @@ func runServer(ctx context.Context, cfg config.Server, log *slog.Logger) error {
 				log.Error("the upgrade failed, this process goes on", "err", err)
 			}
 		},
-	})()
+	})
 	return watched(ctx, host.Manager, s.Alive, s.Run)
 }
 

@@ -14,26 +14,36 @@ const (
 	upgrade             // SIGUSR2
 )
 
-// hear grants wishes as their signals come, one at a time, until stop is called, which waits for the one that is being
-// granted. A signal without a wish keeps its usual effect.
-func hear(wishes map[wish]func()) (stop func()) {
-	signals := make(chan os.Signal, 1)
-	granted := make(map[os.Signal]func())
-	for s, w := range wishSignals() {
-		if do := wishes[w]; do != nil {
-			granted[s] = do
-			signal.Notify(signals, s)
-		}
+// wishes are signals that are kept from their usual effect until there is somebody to grant them: one that comes while a
+// server starts is granted when it serves.
+type wishes struct {
+	signals chan os.Signal
+	hearing sync.WaitGroup
+}
+
+// hear keeps the signals that are wishes, until stop is called.
+func hear() *wishes {
+	kinds := wishSignals()
+	w := &wishes{signals: make(chan os.Signal, max(1, len(kinds)))}
+	for s := range kinds {
+		signal.Notify(w.signals, s)
 	}
-	var hearing sync.WaitGroup
-	hearing.Go(func() {
-		for s := range signals {
-			granted[s]()
+	return w
+}
+
+// grant grants wishes as they come, one at a time.
+func (w *wishes) grant(granted map[wish]func()) {
+	kinds := wishSignals()
+	w.hearing.Go(func() {
+		for s := range w.signals {
+			granted[kinds[s]]()
 		}
 	})
-	return func() {
-		signal.Stop(signals)
-		close(signals)
-		hearing.Wait()
-	}
+}
+
+// stop waits for the wish that is being granted, and gives signals their usual effect again.
+func (w *wishes) stop() {
+	signal.Stop(w.signals)
+	close(w.signals)
+	w.hearing.Wait()
 }

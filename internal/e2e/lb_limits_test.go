@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"syscall"
@@ -304,5 +305,91 @@ func TestLBPercent(t *testing.T) {
 	t.Logf("20 %% of %d: %d", visitors, n["canary"])
 	if n["canary"] < 50 || n["canary"] > 160 { // 100 and more than five times 9 either way
 		t.Errorf("%d of %d, want 20 %%", n["canary"], visitors)
+	}
+}
+
+// A connection on which nothing moves ends when the entrypoint says so, and so does one that one side has closed.
+func TestLBIdleTimeouts(t *testing.T) {
+	t.Parallel()
+	app := startTCP(t, "app", "127.0.0.1:0")
+	pour := startEnder(t)
+	idle, half := freeAddr(t), freeAddr(t)
+	startLB(t, fmt.Sprintf(`
+entrypoints:
+  - {name: idle, addr: %q, idle_timeout: 1s, routes: [{upstream: app}]}
+  - {name: half, addr: %q, half_closed_timeout: 300ms, routes: [{upstream: ender}]}
+upstreams:
+  - {name: app, members: %s}
+  - {name: ender, members: %s}
+`, idle, half, memberList(app.addr), memberList(pour.addr)))
+	k := openTalk(t, "tcp", "", idle)
+	for range 5 { // longer than the time, but never idle for it
+		k.mustSay(t, "busy")
+		lasts(t, 300*time.Millisecond)
+	}
+	began := time.Now()
+	k.mustSay(t, "last")
+	_ = k.SetReadDeadline(time.Now().Add(patience)) // fails only on a closed connection
+	if _, err := k.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+		t.Errorf("an idle connection: %v", err)
+	}
+	if took := time.Since(began); took < 900*time.Millisecond || took > 4*time.Second {
+		t.Errorf("an idle connection ended after %v, want 1 s", took)
+	}
+	until(t, "the member is rid of it", func() bool { return app.open.Load() == 0 })
+
+	c, err := net.Dial("tcp", half)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte{answerAfterEnd}); err != nil { // its answer comes after a second
+		t.Fatal(err)
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	began = time.Now()
+	_ = c.SetReadDeadline(time.Now().Add(patience)) // fails only on a closed connection
+	if _, err := io.ReadAll(c); isTimeout(err) {
+		t.Errorf("a half-closed connection: %v", err)
+	}
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("a half-closed connection ended after %v, want 300 ms", took)
+	}
+}
+
+// Descriptors run out: visitors wait or are sent away, nothing spins, and when there are some again everything goes on.
+func TestLBWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	app := startTCP(t, "app", "127.0.0.1:0")
+	addr := freeAddr(t)
+	file := write(t, t.TempDir(), "culvert.yaml", oneEntrypoint(addr, memberList(app.addr)), 0o600)
+	p := start(t, program{argv: []string{"sh", "-c", `ulimit -n 64; exec "$0" lb --config "$1"`, culvert(), file}})
+	accepts(t, "tcp", addr)
+	kept := openTalk(t, "tcp", "", addr)
+	kept.mustSay(t, "before")
+	var many []net.Conn
+	for range 150 {
+		c, err := net.DialTimeout("tcp", addr, patience)
+		if err != nil {
+			break // the kernel's queue of it is full, or it was sent away
+		}
+		defer c.Close()
+		many = append(many, c)
+	}
+	kept.mustSay(t, "in the midst of it")
+	lasts(t, time.Second) // in which it must not spin
+	if ticks := p.cpuTicks(t); ticks > 60 {
+		t.Errorf("it has used %d ticks of processor", ticks)
+	}
+	for _, c := range many {
+		c.Close()
+	}
+	until(t, "visitors are served again", func() bool { return visitMember(addr, answerTime).err == nil })
+	kept.mustSay(t, "after")
+	kept.Close()
+	if code := p.stop(t); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }

@@ -226,3 +226,19 @@ func TestSIGHUPWithoutAFile(t *testing.T) {
 	open.Close()
 	c.stop(t)
 }
+
+// A signal that comes while the program starts is granted when it serves: it would end the program otherwise.
+func TestLBSIGHUPWhileItStarts(t *testing.T) {
+	t.Parallel()
+	app := startTCP(t, "app", "127.0.0.1:0")
+	addr := freeAddr(t)
+	file := write(t, t.TempDir(), "culvert.yaml", oneEntrypoint(addr, memberList(app.addr)), 0o600)
+	p := start(t, program{argv: []string{culvert(), "lb", "--config", file}})
+	p.line(t, `entrypoint opened`)
+	p.signal(t, syscall.SIGHUP)
+	p.line(t, reloadedLine)
+	if by := whoAnswers(t, "tcp", "", addr); by != "app" {
+		t.Errorf("%s answers", by)
+	}
+	p.stop(t)
+}

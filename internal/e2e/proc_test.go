@@ -83,5 +83,18 @@ func (p *process) descriptors(t *testing.T) int {
 	return len(fds)
 }
 
+// cpuTicks is how much processor time the process has used, in hundredths of a second.
+func (p *process) cpuTicks(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // from the third on
+	user, _ := strconv.Atoi(fields[11])                                 // numbers
+	system, _ := strconv.Atoi(fields[12])
+	return user + system
+}
+
 // mebibytes formats bytes for people.
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
