@@ -118,33 +118,8 @@ func TestHeavyRelayIsExact(t *testing.T) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := heavy(t, t.Context())
-			var want, got [2][]byte
-			var errs [4]error
-			var all sync.WaitGroup
-			for d, ends := range [2][2]*net.TCPConn{In: {h.visitor, h.service}, Out: {h.service, h.visitor}} {
-				rnd := rand.New(rand.NewPCG(seed, uint64(d)))
-				want[d] = text(rnd, rnd.IntN(8<<20))
-				if rnd.IntN(4) == 0 {
-					want[d] = nil // one way alone
-				}
-				send, receive := sizes(rnd), sizes(rand.New(rand.NewPCG(seed, uint64(d)+2)))
-				all.Go(func() {
-					errs[2*d] = sendIn(ends[0], want[d], send)
-					_ = ends[0].CloseWrite()
-				})
-				all.Go(func() { got[d], errs[2*d+1] = receiveIn(ends[1], receive) })
-			}
-			all.Wait()
-			if err := errors.Join(errs[:]...); err != nil {
-				t.Error(err)
-			}
-			if err := <-h.done; err != nil {
-				t.Errorf("relay gave %v", err)
-			}
-			for d, count := range []int64{h.in.Load(), h.out.Load()} {
-				if !bytes.Equal(got[d], want[d]) || count != int64(len(want[d])) {
-					t.Errorf("direction %d: %d bytes came and %d were counted of %d, equal %t", d, len(got[d]), count, len(want[d]), bytes.Equal(got[d], want[d]))
-				}
+			h.exact(t, seed)
+			for d := range spliced {
 				if h.spliced[d].Load() {
 					spliced[d]++
 				}
@@ -156,6 +131,49 @@ func TestHeavyRelayIsExact(t *testing.T) {
 	}
 	if spliced[In] == 0 || spliced[Out] == 0 {
 		t.Errorf("of %d relays %v went through a pipe, in and out", rounds, spliced)
+	}
+}
+
+// TestCopiedRelayIsExact is the same without pipes.
+func TestCopiedRelayIsExact(t *testing.T) {
+	for range 10 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			ways()[0].join(t, t.Context()).exact(t, seed)
+		})
+	}
+}
+
+// exact has both sides say something at once, in pieces of all sizes, and compares what came.
+func (j *joined) exact(t *testing.T, seed uint64) {
+	t.Helper()
+	var want, got [2][]byte
+	var errs [4]error
+	var all sync.WaitGroup
+	for d, ends := range [2][2]*net.TCPConn{In: {j.visitor, j.service}, Out: {j.service, j.visitor}} {
+		rnd := rand.New(rand.NewPCG(seed, uint64(d)))
+		want[d] = text(rnd, rnd.IntN(8<<20))
+		if rnd.IntN(4) == 0 {
+			want[d] = nil // one way alone
+		}
+		send, receive := sizes(rnd), sizes(rand.New(rand.NewPCG(seed, uint64(d)+2)))
+		all.Go(func() {
+			errs[2*d] = sendIn(ends[0], want[d], send)
+			_ = ends[0].CloseWrite()
+		})
+		all.Go(func() { got[d], errs[2*d+1] = receiveIn(ends[1], receive) })
+	}
+	all.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Error(err)
+	}
+	if err := <-j.done; err != nil {
+		t.Errorf("relay gave %v", err)
+	}
+	for d, count := range []int64{j.in.Load(), j.out.Load()} {
+		if !bytes.Equal(got[d], want[d]) || count != int64(len(want[d])) {
+			t.Errorf("direction %d: %d bytes came and %d were counted of %d, equal %t", d, len(got[d]), count, len(want[d]), bytes.Equal(got[d], want[d]))
+		}
 	}
 }
 
@@ -507,6 +525,40 @@ func TestRelayWithoutPipesCopies(t *testing.T) {
 	if h.spliced[In].Load() {
 		t.Error("a pipe was opened although there are no descriptors")
 	}
+}
+
+// A pipe is lent while there is something to move: not while a heavy direction waits.
+func TestPipeIsGivenBackBeforeTheWait(t *testing.T) {
+	from, src := pair(t)
+	dst, to := pair(t)
+	r := relay{hands: new(hands)}
+	d := direction{relay: &r, src: upstream.FromTCP(src), dst: upstream.FromTCP(dst), weight: heavyAfter}
+	d.descriptors()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _, _ = d.splice()
+	}()
+	p := make([]byte, 64<<10)
+	if _, err := from.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(to, p); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(5 * time.Second); r.hands.pipes.lent() > 0; <-tick.C {
+		if time.Now().After(end) {
+			t.Error("the pipe is lent while there is nothing to move")
+			break
+		}
+	}
+	if n := r.hands.pipes.opened(); n != 1 {
+		t.Errorf("%d pipes were opened, want 1", n)
+	}
+	_ = from.CloseWrite()
+	<-done
 }
 
 func TestManySmallPiecesAreNotHeavy(t *testing.T) {
