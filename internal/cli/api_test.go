@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -8,9 +9,11 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"culvert/internal/client"
+	"culvert/internal/config"
 	"culvert/internal/tunnel"
 )
 
@@ -119,6 +122,27 @@ func TestDivertSaysWhatHappens(t *testing.T) {
 			w.events, w.fail = tt.events, tt.fail
 			if code := w.run(t, typedDivert+tt.flags); code != tt.code || w.stdout.String() != tt.stdout || w.stderr.String() != tt.stderr {
 				t.Errorf("code %d\n%s%s\nwant %d\n%s%s", code, &w.stdout, &w.stderr, tt.code, tt.stdout, tt.stderr)
+			}
+		})
+	}
+}
+
+func TestDivertSaysWhatItWaitsFor(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			var cfg config.Divert
+			config.Describe(&cfg, "")
+			cfg.DrainTimeout = 30 * time.Second
+			var out strings.Builder
+			p := &divertPrinter{cfg: &cfg, out: &out, json: json.NewEncoder(&out)}
+			p.event(client.DivertEvent{Begun: &client.DivertBegun{ID: "3f9a1c2b"}})
+			p.waits()
+			if ends {
+				p.ended(nil)
+			}
+			time.Sleep(time.Minute)
+			if got := strings.Contains(out.String(), "may finish for 30s; Ctrl-C again"); got == ends {
+				t.Errorf("ended at once: %t; got %q", ends, &out)
 			}
 		})
 	}

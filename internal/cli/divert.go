@@ -45,7 +45,9 @@ func (t tree) divert() *cobra.Command {
 			p := &divertPrinter{
 				cfg: cfg, out: t.deps.Stdout, now: t.deps.Now, terminal: isTerminal(t.deps.Stdout), json: json.NewEncoder(t.deps.Stdout),
 			}
+			stop := context.AfterFunc(ctx, p.waits)
 			err := t.deps.RunDivert(ctx, *cfg, p.event, log)
+			stop()
 			p.ended(err)
 			if errors.Is(err, client.ErrTimeOver) {
 				return nil
@@ -76,11 +78,12 @@ type divertPrinter struct {
 	begun       bool
 	connections int
 	counting    bool // the cursor is behind the count
+	over        bool
 }
 
 // divertLine is an event for programs.
 type divertLine struct {
-	Event       string    `json:"event"` // begun, connection, lost, back or ended
+	Event       string    `json:"event"` // begun, connection, lost, back, waits or ended
 	ID          string    `json:"id,omitempty"`
 	Until       time.Time `json:"until,omitzero"`
 	Connection  string    `json:"connection,omitempty"`
@@ -127,10 +130,26 @@ func (p *divertPrinter) say(line divertLine, format string, args ...any) {
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
+// endPause is how long an end may take without a word.
+const endPause = 300 * time.Millisecond
+
+// waits says, after an interruption, what the command still waits for.
+func (p *divertPrinter) waits() {
+	time.AfterFunc(endPause, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.begun && !p.over {
+			p.say(divertLine{Event: "waits", Connections: p.connections},
+				"No new traffic comes. Connections that are open may finish for %s; Ctrl-C again ends them now.", p.cfg.DrainTimeout)
+		}
+	})
+}
+
 // ended prints the end of a divert that had begun; an error is printed as those of all commands.
 func (p *divertPrinter) ended(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.over = true
 	reason := "interrupted"
 	if err != nil {
 		reason = err.Error()
