@@ -28,20 +28,37 @@ var _ halfCloser = (*socket)(nil)
 // dialSocket connects to an address until the deadline. local says that it is on this machine, which does not vanish
 // silently. It is for addresses without a zone.
 func dialSocket(ctx context.Context, to netip.AddrPort, deadline time.Time, local bool) (halfCloser, error) {
+	for again := 0; ; again++ {
+		s, err := connectedSocket(ctx, to, deadline, local)
+		if err != nil {
+			return nil, dialError(to, err)
+		}
+		if !s.isOwnPeer() {
+			return s, nil
+		}
+		_ = s.SetLinger(0) // nothing of it is to stay on the port
+		_ = s.file.Close()
+		if again == 2 { // as often as package net tries it
+			return nil, dialError(to, os.NewSyscallError("connect", syscall.ECONNREFUSED))
+		}
+	}
+}
+
+func connectedSocket(ctx context.Context, to netip.AddrPort, deadline time.Time, local bool) (*socket, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, dialError(to, err)
+		return nil, err
 	}
 	if !time.Now().Before(deadline) {
-		return nil, dialError(to, os.ErrDeadlineExceeded)
+		return nil, os.ErrDeadlineExceeded
 	}
 	fd, err := beginSocket(to, local)
 	if err != nil {
-		return nil, dialError(to, err)
+		return nil, err
 	}
 	connected, err := connectRaw(fd, to)
 	if err != nil {
 		_ = unix.Close(fd)
-		return nil, dialError(to, err)
+		return nil, err
 	}
 	s := &socket{file: os.NewFile(uintptr(fd), "tcp"), to: to}
 	s.raw, err = s.file.SyscallConn()
@@ -50,9 +67,20 @@ func dialSocket(ctx context.Context, to netip.AddrPort, deadline time.Time, loca
 	}
 	if err != nil {
 		_ = s.file.Close()
-		return nil, dialError(to, err)
+		return nil, err
 	}
 	return s, nil
+}
+
+// isOwnPeer says whether the socket is connected to itself. The kernel does that when it picks, as the source of a
+// connection to this machine, the very port that is asked for, because nobody listens there: a visitor would hear an echo,
+// and the service could not come back for as long as it lasts.
+func (s *socket) isOwnPeer() bool {
+	if s.to.Port() < 1024 { // no source is picked there, and asking is a system call
+		return false
+	}
+	a, ok := s.LocalAddr().(*net.TCPAddr)
+	return ok && a.Port == int(s.to.Port()) && a.AddrPort().Addr().Unmap() == s.to.Addr()
 }
 
 func dialError(to netip.AddrPort, err error) error {
