@@ -28,9 +28,16 @@ type packetPlace struct {
 	mu      sync.Mutex
 	conn    upstream.Conn // nil while there is none
 	dialing bool
-	waiting [][]byte
+	waiting []waitingPacket
 	failed  time.Duration // when it last gave no connection, or refused
 	used    time.Duration
+}
+
+// waitingPacket is a datagram that waits for a connection.
+type waitingPacket struct {
+	data   []byte
+	source netip.Addr
+	tried  []upstream.Member // that gave none: it waits for none of them again
 }
 
 // packetPause is how long a member that failed is passed over while another one is left.
@@ -40,16 +47,19 @@ func newPackets(u *UDP) *packets {
 	return &packets{udp: u, places: make(map[upstream.Member]*packetPlace)}
 }
 
-// send sends a datagram to the next member that takes it.
-func (k *packets) send(source netip.Addr, p []byte) {
+// send sends a visitor's datagram to the next member that takes it.
+func (k *packets) send(source netip.Addr, p []byte) { k.pass(waitingPacket{data: p, source: source}) }
+
+// pass sends a datagram to the next member that takes it. What may wait is copied.
+func (k *packets) pass(p waitingPacket) {
 	u := k.udp
 	roll := rand.Uint32()
 	for from := 0; ; {
-		up, index, fallback, ok := (*u.route.Load())(source, roll, from)
+		up, index, fallback, ok := (*u.route.Load())(p.source, roll, from)
 		if !ok {
 			break
 		}
-		if k.sendTo(up, source, p) {
+		if k.sendTo(up, p) {
 			return
 		}
 		if !fallback {
@@ -61,8 +71,8 @@ func (k *packets) send(source netip.Addr, p []byte) {
 }
 
 // sendTo gives a datagram to one of the upstream's members; first of those that did not fail lately.
-func (k *packets) sendTo(up *upstream.Upstream, source netip.Addr, p []byte) bool {
-	c := up.Candidates(&upstream.Visit{Source: netip.AddrPortFrom(source, 0), Datagrams: true})
+func (k *packets) sendTo(up *upstream.Upstream, p waitingPacket) bool {
+	c := up.Candidates(&upstream.Visit{Source: netip.AddrPortFrom(p.source, 0), Datagrams: true})
 	for _, again := range []bool{false, true} {
 		for i := range c.Len() {
 			m := c.At(i)
@@ -70,7 +80,7 @@ func (k *packets) sendTo(up *upstream.Upstream, source netip.Addr, p []byte) boo
 			if place == nil || place.shy(k.udp.now()) != again {
 				continue
 			}
-			if k.give(place, m, source, p) {
+			if k.give(place, m, p) {
 				return true
 			}
 		}
@@ -116,23 +126,24 @@ func (p *packetPlace) shy(now time.Duration) bool {
 }
 
 // give gives a member a datagram, or says that it does not take it.
-func (k *packets) give(place *packetPlace, m upstream.Member, source netip.Addr, p []byte) bool {
+func (k *packets) give(place *packetPlace, m upstream.Member, p waitingPacket) bool {
 	u := k.udp
 	place.mu.Lock()
 	defer place.mu.Unlock()
 	place.used = u.now()
 	if place.conn == nil {
-		if len(place.waiting) >= maxWaiting {
+		if slices.Contains(p.tried, m) || len(place.waiting) >= maxWaiting {
 			return false
 		}
-		place.waiting = append(place.waiting, slices.Clone(p))
+		p.data = slices.Clone(p.data)
+		place.waiting = append(place.waiting, p)
 		if !place.dialing {
 			place.dialing = true
-			u.work.Go(func() { k.dial(place, m, source) })
+			u.work.Go(func() { k.dial(place, m) })
 		}
 		return true
 	}
-	return k.write(place, p)
+	return k.write(place, p.data)
 }
 
 // write sends a datagram to a member that has a connection. The caller holds the place's mutex.
@@ -154,7 +165,7 @@ func (k *packets) write(place *packetPlace, p []byte) bool {
 }
 
 // dial makes the connection that a place lacks, and sends what waits for it: to others, if there is none.
-func (k *packets) dial(place *packetPlace, m upstream.Member, source netip.Addr) {
+func (k *packets) dial(place *packetPlace, m upstream.Member) {
 	u := k.udp
 	ctx, cancel := context.WithTimeout(u.life, u.cfg.DialTimeout)
 	defer cancel()
@@ -171,7 +182,8 @@ func (k *packets) dial(place *packetPlace, m upstream.Member, source netip.Addr)
 			return
 		}
 		for _, p := range waiting {
-			k.send(source, p)
+			p.tried = append(p.tried, m)
+			k.pass(p)
 		}
 		return
 	}
@@ -182,7 +194,7 @@ func (k *packets) dial(place *packetPlace, m upstream.Member, source netip.Addr)
 	}
 	place.conn = d.Conn
 	for i, p := range waiting {
-		if !k.write(place, p) {
+		if !k.write(place, p.data) {
 			u.count.drop(droppedNoMember, len(waiting)-i)
 			break
 		}
