@@ -56,8 +56,12 @@ func (d *DataPlane) endDivert(v *divert) {
 	if v.Existing != control.Keep {
 		v.entry.server.reroute(false, v.takes)
 	}
-	if v.entry.isOwn() && !slices.ContainsFunc(v.entry.diverts, func(o *divert) bool { return o.name == v.name }) {
+	if !slices.ContainsFunc(v.entry.diverts, func(o *divert) bool { return o.name == v.name }) {
+		delete(v.entry.totals, v.name)
 		d.cfg.Counters.forgetRoute(v.entry.plan.Name, v.name)
+	}
+	if !v.entry.isOwn() && !v.entry.isWanted() {
+		v.entry.expireSoon()
 	}
 }
 

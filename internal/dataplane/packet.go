@@ -85,10 +85,10 @@ func (d *DataPlane) LeavePackets() {
 }
 
 func (s *udpServer) listen(e *entry) (socket, error) {
-	d := e.plane
+	d, name := e.plane, e.plan.Name
 	cfg := entrypoint.UDPConfig{
 		Addr: e.plan.Addr, Allow: e.plan.Allow, Log: d.cfg.Log,
-		OnRefused: func(reason string) { d.cfg.UDPMetrics.Refused(e.plan.Name, reason) },
+		OnRefused: func(reason string) { d.cfg.UDPMetrics.Refused(name, reason) },
 	}
 	if d.cfg.ListenPacket != nil {
 		cfg.ListenPacket = d.cfg.ListenPacket
@@ -98,7 +98,6 @@ func (s *udpServer) listen(e *entry) (socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := e.plan.Name
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &udpSocket{UDP: ep, settings: settingsOf(e.plan), cancel: cancel}
 	records := flowRecords{records: d.cfg.Records, entrypoint: name, routes: &s.routes, total: &s.total}

@@ -99,7 +99,9 @@ func (d *DataPlane) exposePort(name tunnel.Name) (address string, err error) {
 		}
 	}
 	if err := e.update(); err != nil {
-		e.remove("it could not be opened")
+		if len(d.offers[name]) == 1 && len(e.diverts) == 0 { // nobody's but this client's
+			e.remove("it could not be opened")
+		}
 		return "", fmt.Errorf("port %d cannot be opened on the server: %w", name.Port(), err)
 	}
 	if e.socket == nil { // it opens when a client's service is up
@@ -207,8 +209,7 @@ func (d *DataPlane) retract(p *publication) {
 		}
 	case tunnel.TCP, tunnel.UDP:
 		if e := d.entries[name.String()]; e != nil && len(left) == 0 && !e.isOwn() {
-			e.stopTimer()
-			e.after(portLinger, func() { d.expire(e) })
+			e.expireSoon()
 		}
 	}
 	if pool := d.pools[name.String()]; pool != nil {
@@ -216,14 +217,20 @@ func (d *DataPlane) retract(p *publication) {
 	}
 }
 
-// expire forgets the port of a tunnel that still no client offers.
-func (d *DataPlane) expire(e *entry) {
-	if len(d.offers[e.offered]) == 0 {
+// expireSoon has the port of a tunnel forgotten in a while, unless a client offers it again.
+func (e *entry) expireSoon() {
+	e.stopTimer()
+	e.after(portLinger, func() {
+		if e.isWanted() {
+			e.closeIdle() // another client came meanwhile, whose service may be down
+			return
+		}
 		e.remove("its last client is gone")
-		return
-	}
-	e.closeIdle() // another client came meanwhile, whose service may be down
+	})
 }
+
+// isWanted says whether a client offers the port of the entrypoint, or has its traffic diverted.
+func (e *entry) isWanted() bool { return len(e.plane.offers[e.offered]) > 0 || len(e.diverts) > 0 }
 
 func (d *DataPlane) report(err error) {
 	if err != nil {
