@@ -130,13 +130,6 @@ func (s *server) mustAPI(t *testing.T, method, path string, body any) string {
 	return answer
 }
 
-func decode(t *testing.T, text string, into any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(text), into); err != nil {
-		t.Fatalf("%v in %s", err, text)
-	}
-}
-
 // memberList is a list of members in the file.
 func memberList(addrs ...string) string {
 	var items []string

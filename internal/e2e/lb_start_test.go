@@ -31,9 +31,9 @@ func TestLBRefusesToStart(t *testing.T) {
 		},
 		{"an address of another machine", oneEntrypoint("192.0.2.1:23", memberList(free)), nil, []string{"devices", "192.0.2.1:23"}},
 		{
-			"two faults at once", "entrypoints:\n  - {name: a, addr: \"127.0.0.1:1\", protocoll: tcp, routes: [{upstream: b}]}\nupstreams:\n  - {name: b, members: [{adress: \"127.0.0.1:2\"}]}\n",
+			"two faults at once", "entrypoints:\n  - {name: a, addr: \"127.0.0.1:1\", protocoll: tcp, routes: [{upstream: b}]}\nupstreams:\n  - {name: b, members: [{addresss: \"127.0.0.1:2\"}]}\n",
 			nil,
-			[]string{"protocoll", "protocol", "adress", "address", ":2:", ":4:"},
+			[]string{"protocoll", "protocol", "addresss", "address", ":2:", ":4:"},
 		},
 		{"a password in a binary file", "\x00\x01\x02secret\xff", nil, []string{"1:1"}},
 	} {
