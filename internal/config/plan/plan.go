@@ -251,7 +251,7 @@ type Health struct {
 	UDP    *ExpectCheck `key:"udp" help:"send a datagram, and wait for one that must come back"`
 
 	Interval time.Duration `key:"interval" default:"2s" unit:"DURATION" min:"10ms" help:"time between checks of one member"`
-	Timeout  time.Duration `key:"timeout" default:"1s" unit:"DURATION" min:"10ms" help:"how long one check may take"`
+	Timeout  time.Duration `key:"timeout" default:"1s" unit:"DURATION" min:"10ms" help:"how long one check may take, at most interval; interval, where that is shorter and this is left out"`
 	Rise     int           `key:"rise" default:"2" unit:"N" min:"1" max:"1000" help:"successes in a row that make a member usable"`
 	Fall     int           `key:"fall" default:"3" unit:"N" min:"1" max:"1000" help:"failures in a row that make it unusable"`
 	// Port is 0 for the member's own.

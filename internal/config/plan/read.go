@@ -346,6 +346,9 @@ func (c *checker) health(u *Upstream, path string, uses []use) {
 	default:
 		c.kind(u, path)
 	}
+	if h.Timeout > h.Interval && !c.given(path+".timeout") {
+		h.Timeout = h.Interval
+	}
 	if h.Timeout > h.Interval {
 		c.fault(path, "give it as much as interval, or less", "timeout, %s, is longer than interval, %s", h.Timeout, h.Interval)
 	}

@@ -286,6 +286,21 @@ func TestManyRoutesAreReadQuickly(t *testing.T) {
 	}
 }
 
+// A check that is more frequent than the default of its timeout needs no other line for that.
+func TestTimeoutOfAFrequentCheck(t *testing.T) {
+	for health, want := range map[string]time.Duration{
+		"tcp: {}":                                  time.Second,
+		"tcp: {}, interval: 200ms":                 200 * time.Millisecond,
+		"tcp: {}, interval: 5s":                    time.Second,
+		"tcp: {}, interval: 200ms, timeout: 100ms": 100 * time.Millisecond,
+	} {
+		p, _, err := read("entrypoints: [{name: e, addr: \":1\", routes: [{upstream: a}]}]\nupstreams: [{name: a, members: [{address: \"h:1\"}], health: {" + health + "}}]\n")
+		if err != nil || p.Upstreams[0].Health.Timeout != want {
+			t.Errorf("%s: %v, %v, want %s", health, p.Upstreams, err, want)
+		}
+	}
+}
+
 func TestWhatCollides(t *testing.T) {
 	for _, test := range []struct {
 		a, b string
