@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"culvert/internal/config/plan"
 	"culvert/internal/entrypoint"
@@ -43,7 +44,7 @@ func (s *tcpServer) set(e *entry, routes *proxy.Routes) {
 	set := proxy.Settings{
 		Name: e.plan.Name, Kind: string(e.plan.Protocol), Label: e.label(), Counts: e.plane.countsOf(e),
 		Routes: routes, Receive: e.reception(), HalfClosedTimeout: e.plan.HalfClosedTimeout, IdleTimeout: e.plan.IdleTimeout,
-		Emit: e.plane.cfg.Emit,
+		Emit: e.plane.cfg.Emit, DialTimeout: e.dialTimeout(),
 	}
 	if e.plan.HalfClosedTimeout == 0 {
 		set.HalfClosedTimeout = -1 // in the file, 0 is for ever
@@ -58,6 +59,25 @@ func (s *tcpServer) set(e *entry, routes *proxy.Routes) {
 	if l, ok := e.socket.(*tcpSocket); ok {
 		l.Limit(e.peers(), e.plan.MaxConns)
 	}
+}
+
+// leastDialTimeout is how long, at least, members are sought for a visitor.
+const leastDialTimeout = 30 * time.Second
+
+// dialTimeout bounds the search for a member. It leaves room for one slow attempt, and for what the file says of queues.
+func (e *entry) dialTimeout() time.Duration {
+	longest := leastDialTimeout
+	for _, p := range e.pools {
+		if p.file == nil {
+			continue
+		}
+		t := max(leastDialTimeout, p.file.Connect.Timeout)
+		if p.file.Queue.Max > 0 {
+			t += p.file.Queue.Timeout
+		}
+		longest = max(longest, t)
+	}
+	return longest
 }
 
 // label is the entrypoint's in the tcp_dataplane metrics: the port where there is one of its own, as they have always had it.

@@ -41,7 +41,8 @@ type Settings struct {
 	Refuse func(upstream.Conn)
 	// Emit is the PROXY header that services get whose member has no setting of its own.
 	Emit proxyproto.Emission
-	// DialTimeout bounds the search for a member that gives a connection, over all members; 30 s if zero.
+	// DialTimeout bounds the search for a member that gives a connection, over all members and with the time in queues, but
+	// without EmptyTimeout; 30 s if zero.
 	DialTimeout time.Duration
 	// EmptyTimeout is how long a visitor waits for a usable member; none, if zero.
 	EmptyTimeout time.Duration
@@ -219,7 +220,7 @@ var errNoRoute = &upstream.DialError{Reason: upstream.NoRoute, Err: errors.New("
 // find has the routes' upstreams tried in order, as far as each leaves the visit to the next. A visitor that goes away ends
 // the search.
 func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.settings.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.settings.DialTimeout+p.settings.EmptyTimeout)
 	defer cancel()
 	first := p.visit.First
 	first.OnFailure(cancel)
