@@ -118,6 +118,14 @@ func (d *DataPlane) Shutdown(ctx context.Context) {
 	<-served
 }
 
+// awaitSockets waits while the process is being replaced, when no socket can be opened. It is for callers who may open one,
+// before they take the mutex: whoever asks how the data plane is must not wait so long.
+func (d *DataPlane) awaitSockets() {
+	if s, ok := d.cfg.Inherit.Sockets.(interface{ Settled() }); ok {
+		s.Settled()
+	}
+}
+
 // Open is the number of connections and flows of visitors that are open, but for HTTP.
 func (d *DataPlane) Open() (n int) {
 	d.mu.Lock()

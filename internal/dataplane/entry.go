@@ -222,6 +222,7 @@ func (e *entry) reopen() {
 func (e *entry) after(d time.Duration, do func()) {
 	var t *time.Timer
 	t = time.AfterFunc(d, func() {
+		e.plane.awaitSockets()
 		e.plane.mu.Lock()
 		defer e.plane.mu.Unlock()
 		if e.timer == t && !e.plane.closed {
@@ -279,6 +280,7 @@ func (d *DataPlane) Run(ctx context.Context) error {
 }
 
 func (d *DataPlane) follow() {
+	d.awaitSockets()
 	d.dirtyMu.Lock()
 	dirty := d.dirty
 	d.dirty = make(map[*pool]struct{})

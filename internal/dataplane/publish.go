@@ -32,6 +32,7 @@ type publication struct {
 
 // Publish implements control.Publisher.
 func (d *DataPlane) Publish(o control.Offered) (control.Publication, error) {
+	d.awaitSockets()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {

@@ -14,6 +14,7 @@ import (
 // Apply makes the data plane what a plan says: all of it, or nothing and an error, and then everything is as it was.
 // Entrypoints whose address stays keep their sockets, members keep what is known of them, and what is open goes on.
 func (d *DataPlane) Apply(p plan.Plan) error {
+	d.awaitSockets()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {

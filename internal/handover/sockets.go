@@ -134,6 +134,13 @@ func (s *Sockets) enter() error {
 	}
 }
 
+// Settled waits while an upgrade runs, as Listen would: for those who call that with a lock held.
+func (s *Sockets) Settled() {
+	if s != nil && s.enter() == nil {
+		s.mu.Unlock()
+	}
+}
+
 // claim finds the inherited socket for an address; nil if there is none. An address that is the same as it was for the process
 // before comes first, then one that is the same in effect. The caller holds mu.
 func (s *Sockets) claim(network, address string) *socket {
