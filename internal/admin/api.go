@@ -40,16 +40,16 @@ func (cfg Config) api() http.Handler {
 	read := func(pattern string, h http.HandlerFunc) {
 		routes.Handle(pattern, cfg.guarded(auth.Read(), bodiless(h)))
 	}
-	change := func(pattern string, h func(*http.Request) error) {
+	change := func(pattern string, h change) {
 		routes.Handle(pattern, cfg.guarded(auth.Administer(), cfg.changing(h)))
 	}
 	read("GET /api/dataplane", cfg.state)
 	read("GET /api/connections", cfg.connections)
-	change("POST /api/reload", func(*http.Request) error { return cfg.Operator.Reload() })
-	change("POST /api/drain", func(*http.Request) error { cfg.Operator.Drain(); return nil })
+	change("POST /api/reload", func(*http.Request) ([]any, error) { return nil, cfg.Operator.Reload() })
+	change("POST /api/drain", func(*http.Request) ([]any, error) { cfg.Operator.Drain(); return nil, nil })
 	change("PATCH /api/upstreams/{upstream}/members/{member}", cfg.changeMember)
-	change("DELETE /api/diverts/{id}", func(r *http.Request) error {
-		return cfg.Diverts.EndDivert(r.PathValue("id"), "ended by an operator")
+	change("DELETE /api/diverts/{id}", func(r *http.Request) ([]any, error) {
+		return nil, cfg.Diverts.EndDivert(r.PathValue("id"), "ended by an operator")
 	})
 	routes.HandleFunc(APIPath, func(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusNotFound, "the API has no such path, or not with this method")
@@ -95,9 +95,12 @@ func bodiless(next http.Handler) http.Handler {
 	})
 }
 
+// change carries out what a request asks for. What it gives besides is put down with it: keys and values.
+type change func(*http.Request) ([]any, error)
+
 // changing lets requests pass that change something, and puts down who did what. A page in someone's browser cannot send
 // one: it would have to ask first, which nobody answers, because of the content type, and browsers say whose page it is.
-func (cfg Config) changing(change func(*http.Request) error) http.Handler {
+func (cfg Config) changing(change change) http.Handler {
 	foreign := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := foreign.Check(r); err != nil {
@@ -115,8 +118,8 @@ func (cfg Config) changing(change func(*http.Request) error) http.Handler {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		err := change(r)
-		cfg.audit(r, err)
+		what, err := change(r)
+		cfg.audit(r, what, err)
 		if err != nil {
 			fail(w, r, codeOf(err), strings.TrimPrefix(err.Error(), ErrNotFound.Error()+": "))
 			return
@@ -127,9 +130,10 @@ func (cfg Config) changing(change func(*http.Request) error) http.Handler {
 }
 
 // audit puts down who changed what. Strangers' bytes are quoted by the log.
-func (cfg Config) audit(r *http.Request, err error) {
+func (cfg Config) audit(r *http.Request, what []any, err error) {
 	by, _ := r.Context().Value(bearerKey{}).(Bearer)
 	attrs := []any{"by", cmp.Or(by.ID(), "the shared token"), "from", r.RemoteAddr, "request", r.Method + " " + r.URL.EscapedPath()}
+	attrs = append(attrs, what...)
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -174,18 +178,19 @@ func decode(r *http.Request, into any) error {
 	return nil
 }
 
-func (cfg Config) changeMember(r *http.Request) error {
+func (cfg Config) changeMember(r *http.Request) ([]any, error) {
 	var change MemberChange
 	if err := decode(r, &change); err != nil {
-		return err
+		return nil, err
 	}
+	what := change.attrs()
 	if err := change.check(); err != nil {
-		return badRequest{err}
+		return what, badRequest{err}
 	}
 	if cfg.DataPlane == nil {
-		return fmt.Errorf("%w: the server has no upstreams of a file", ErrNotFound)
+		return what, fmt.Errorf("%w: the server has no upstreams of a file", ErrNotFound)
 	}
-	return cfg.DataPlane.ChangeMember(r.PathValue("upstream"), r.PathValue("member"), change)
+	return what, cfg.DataPlane.ChangeMember(r.PathValue("upstream"), r.PathValue("member"), change)
 }
 
 func (cfg Config) state(w http.ResponseWriter, r *http.Request) {

@@ -149,7 +149,10 @@ func TestChanges(t *testing.T) {
 		{"with a charset", "POST", "/api/reload", "", []string{"Content-Type", "application/json; charset=utf-8"}, nil, 200, `{}`, "reload"},
 
 		{"no change", "PATCH", "/api/upstreams/app/members/m", `{}`, nil, nil, 400, "nothing is to be changed", ""},
-		{"a weight of nothing", "PATCH", "/api/upstreams/app/members/m", `{"weight":0}`, nil, nil, 400, "from 1 to 1000", ""},
+		{"a weight of nothing", "PATCH", "/api/upstreams/app/members/m", `{"weight":0}`, nil, nil, 200, `{}`, "change app m weight=0"},
+		{"the greatest weight of the file", "PATCH", "/api/upstreams/app/members/m", `{"weight":65536}`, nil, nil, 200, `{}`, "change app m weight=65536"},
+		{"a greater weight", "PATCH", "/api/upstreams/app/members/m", `{"weight":65537}`, nil, nil, 400, "from 0, for nothing new, to 65536", ""},
+		{"a negative weight", "PATCH", "/api/upstreams/app/members/m", `{"weight":-1}`, nil, nil, 400, "from 0, for nothing new, to 65536", ""},
 		{"an unknown key", "PATCH", "/api/upstreams/app/members/m", `{"wait":1}`, nil, nil, 400, `unknown field \"wait\"`, ""},
 		{"two values", "PATCH", "/api/upstreams/app/members/m", `{"weight":1}{}`, nil, nil, 400, "something follows", ""},
 		{"no JSON", "PATCH", "/api/upstreams/app/members/m", `weight=1`, nil, nil, 400, "body: invalid character", ""},
@@ -173,6 +176,9 @@ func TestChanges(t *testing.T) {
 			}
 			if got := strings.Join(o.asked, ", "); got != tt.asked {
 				t.Errorf("done: %q, want %q", got, tt.asked)
+			}
+			if what := strings.SplitN(tt.asked, " ", 4); what[0] == "change" && !strings.Contains(log.String(), what[3]) {
+				t.Errorf("the log does not say what was changed: %s", &log)
 			}
 			if tt.asked != "" && (strings.Count(log.String(), "by=0c5f2a1c from=192.0.2.1:1234 ") != 1 || strings.Contains(log.String(), "refused") != (tt.fail != nil)) {
 				t.Errorf("audit: %q", log.String())

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -94,7 +95,7 @@ type MemberState string
 const (
 	MemberUp       MemberState = "up"
 	MemberDown     MemberState = "down"     // by its check
-	MemberDraining MemberState = "draining" // by an operator: takes nothing new
+	MemberDraining MemberState = "draining" // by an operator, or of weight 0: takes nothing new
 	MemberEjected  MemberState = "ejected"  // for a time, after failures
 	MemberSuspect  MemberState = "suspect"  // owes an answer
 	MemberAway     MemberState = "away"     // a client that is out of reach
@@ -126,15 +127,26 @@ type MemberChange struct {
 	Weight *int  `json:"weight,omitempty"`
 }
 
-// maxWeight is the largest weight of a member.
-const maxWeight = 1000
+// maxWeight is the largest weight of a member, as in the file.
+const maxWeight = 1 << 16
 
 func (c MemberChange) check() error {
 	switch {
 	case c.Drain == nil && c.Weight == nil:
 		return errors.New(`nothing is to be changed: give "drain": true or false, or "weight": 1`)
-	case c.Weight != nil && (*c.Weight < 1 || *c.Weight > maxWeight):
-		return errors.New(`"weight" is from 1 to 1000; to give a member nothing new, give "drain": true`)
+	case c.Weight != nil && (*c.Weight < 0 || *c.Weight > maxWeight):
+		return fmt.Errorf(`"weight" is from 0, for nothing new, to %d`, maxWeight)
 	}
 	return nil
+}
+
+// attrs is the change for the log.
+func (c MemberChange) attrs() (attrs []any) {
+	if c.Drain != nil {
+		attrs = append(attrs, "drain", *c.Drain)
+	}
+	if c.Weight != nil {
+		attrs = append(attrs, "weight", *c.Weight)
+	}
+	return attrs
 }

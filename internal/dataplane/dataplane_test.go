@@ -620,7 +620,24 @@ func TestMembersAreDrainedAndWeightedWhileTheyRun(t *testing.T) {
 	if !open.hears("still") {
 		t.Error("draining touched an open connection")
 	}
-	drain = false
+	stands := func() admin.MemberState {
+		for _, u := range d.State().Upstreams {
+			if u.Name == "app" {
+				return u.Members[0].State
+			}
+		}
+		return ""
+	}
+	if got := stands(); got != admin.MemberDraining {
+		t.Errorf("a member that drains is %s", got)
+	}
+	drain, nothing := false, 0
+	if err := d.ChangeMember("app", vars["app1"], admin.MemberChange{Drain: &drain, Weight: &nothing}); err != nil {
+		t.Fatal(err)
+	}
+	if got := visit(t, "127.0.0.2", vars["addr"]).name; got != "app2" || stands() != admin.MemberDraining {
+		t.Errorf("a member of weight 0 is %s, and a visitor was sent to %s", stands(), got)
+	}
 	if err := d.ChangeMember("app", vars["app1"], admin.MemberChange{Drain: &drain, Weight: &weight}); err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,9 @@ func (p *pool) state() admin.Upstream {
 		}
 		if i := slices.IndexFunc(checked, func(m *staticMember) bool { return m.member == at.Member }); i >= 0 {
 			st := checked[i].checker.Status()
-			m.Since = st.Changed
+			if m.State == admin.MemberUp || m.State == admin.MemberDown { // the check knows of no other
+				m.Since = st.Changed
+			}
 			m.LastError = cmp.Or(st.LastError, m.LastError)
 		}
 		s.Members = append(s.Members, m)
@@ -83,7 +85,7 @@ func (p *pool) state() admin.Upstream {
 
 func stateOf(at upstream.PlaceState) admin.MemberState {
 	switch {
-	case at.Draining:
+	case at.Draining || at.Weight == 0:
 		return admin.MemberDraining
 	case at.Down:
 		return admin.MemberDown
