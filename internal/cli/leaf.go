@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -179,6 +180,9 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	}
 	if args[0] == "true" || args[0] == "false" {
 		return fmt.Errorf("unexpected %q: write a switch with '=', as in --auto-tls=%s", args[0], args[0])
+	}
+	if end := strings.ToLower(filepath.Ext(args[0])); cmd.Flags().Lookup("config") != nil && (end == ".yaml" || end == ".yml" || end == ".json") {
+		return fmt.Errorf("unexpected argument %q: give --config %s", args[0], args[0])
 	}
 	return fmt.Errorf("unexpected argument %q: %s takes flags only", args[0], cmd.CommandPath())
 }

@@ -24,6 +24,7 @@ func TestUsageErrors(t *testing.T) {
 		{"http client --ports 80", "unknown flag --ports for culvert http client: it belongs to culvert client, culvert tcp client, culvert token new, culvert udp client"},
 		{"http client --token", "--token needs a value: --token TOKEN"},
 		{"http server extra", `unexpected argument "extra": culvert http server takes flags only`},
+		{"server culvert.yaml", `unexpected argument "culvert.yaml": give --config culvert.yaml`},
 		{"http server --auto-tls false", `unexpected "false": write a switch with '=', as in --auto-tls=false`},
 		{"client --remote x", "--remote: here it is --url"},
 		{"client --connect x", "--connect: here it is --url"},
@@ -62,7 +63,7 @@ func TestConfigurationErrorsAreToldTogether(t *testing.T) {
 	want := `culvert: CULVERT_HTTP_SERVER_CONTROL_PORT: "x" is not a port; give a number from 0 (any free port) to 65535
 culvert: --data-addr: takes a host alone, not port 80; leave the port out: it is --port
 culvert: --port: "70000" is not a port; give a number from 0 (any free port) to 65535
-culvert: --token-file: read secret: open DIR/none: no such file or directory
+culvert: --token-file: read secret: open DIR/none: no such file or directory; check the path, which is relative to the folder that the command runs in
 See: culvert http server --help
 `
 	if got := strings.ReplaceAll(w.stderr.String(), w.dir, "DIR"); code != 2 || got != want {

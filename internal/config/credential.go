@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -44,7 +46,11 @@ func (c *Credential) resolve(env Environment) (found Problems) {
 	case c.TokenFile != "":
 		secret, err := auth.ReadSecretFile(c.TokenFile)
 		if err != nil {
-			found.add("token-file", "", "%s", err)
+			remedy := ""
+			if errors.Is(err, fs.ErrNotExist) {
+				remedy = "check the path, which is relative to the folder that the command runs in"
+			}
+			found.add("token-file", remedy, "%s", err)
 			return found
 		}
 		c.Token = secret

@@ -19,6 +19,8 @@ type Options struct {
 	// Others are keys of the top that are not of the struct. Each that is in the file is handed to Take.
 	Others []string
 	Take   func(key string, v Value)
+	// Habits are words that other programs have for keys, with the keys here: the first that a mapping has is meant.
+	Habits map[string][]string
 }
 
 // maxValues is how many values a file may come to once aliases are put in place: a short file of aliases to aliases could
@@ -171,11 +173,8 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, f Field, path string) {
 // word reads a word that stands for a whole mapping.
 func (d *decoder) word(n *yaml.Node, v reflect.Value, f Field, path string) {
 	if !slices.Contains(f.Words, n.Value) {
-		var keys []string
-		for _, inner := range d.fieldsOf(v.Type()) {
-			keys = append(keys, inner.Key)
-		}
-		d.fault(n, path, instead(n.Value, f.Words)+", or the keys "+strings.Join(keys, ", ")+" below it", "%s is unknown", quote(n.Value))
+		keys := strings.Join(keysOf(d.fieldsOf(v.Type())), ", ")
+		d.fault(n, path, instead(n.Value, f.Words)+", or the keys "+keys+" below it", "%s is unknown", quote(n.Value))
 		return
 	}
 	d.defaults(v)
@@ -206,7 +205,7 @@ type pair struct{ key, value *yaml.Node }
 
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.MappingNode {
-		d.fault(n, path, "write KEY: VALUE lines below it", "is %s where keys and values belong", kindOf(n))
+		d.fault(n, path, d.instead(v.Type()), "is %s where keys and values belong", kindOf(n))
 		return
 	}
 	given := map[string]pair{}
@@ -228,6 +227,26 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 			d.fault(key.key, Join(path, f.Key), "leave it out", "is for %s only, and this is %s", oneOf(f.Only), selected)
 		}
 	}
+}
+
+// instead is the remedy for something that is no mapping.
+func (d *decoder) instead(t reflect.Type) string {
+	fields := d.fieldsOf(t)
+	switch {
+	case len(fields) == 0:
+		return "write {}"
+	case len(fields) > 10:
+		return "write KEY: VALUE lines below it"
+	}
+	return "write KEY: VALUE lines below it, of the keys " + strings.Join(keysOf(fields), ", ")
+}
+
+func keysOf(fields []Field) []string {
+	keys := make([]string, 0, len(fields))
+	for _, f := range fields {
+		keys = append(keys, f.Key)
+	}
+	return keys
 }
 
 // field reads one key of a mapping, or sets its default.
@@ -326,10 +345,7 @@ func (d *decoder) merge(n *yaml.Node, path string, given map[string]pair, depth 
 
 // unknown tells of keys that the mapping does not have, and hands out those that belong to others.
 func (d *decoder) unknown(given map[string]pair, fields []Field, path string) {
-	names := make([]string, 0, len(fields))
-	for _, f := range fields {
-		names = append(names, f.Key)
-	}
+	names := keysOf(fields)
 	if path == "" {
 		names = append(names, d.options.Others...)
 	}
@@ -349,6 +365,12 @@ func (d *decoder) unknown(given map[string]pair, fields []Field, path string) {
 		}
 		if best := nearest.Name(plainKey(name), names); best != "" {
 			remedy = "did you mean " + best + "?"
+		}
+		for _, key := range d.options.Habits[plainKey(name)] {
+			if slices.Contains(names, key) {
+				remedy = "did you mean " + key + "?"
+				break
+			}
 		}
 		d.fault(p.key, path, remedy, "%s is no key here", quote(name))
 	}

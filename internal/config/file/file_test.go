@@ -187,12 +187,12 @@ func TestFaults(t *testing.T) {
 		{"a huge number", "{name: x, sale: {percent: 99999999999999}}", `f:1:27: sale.percent: "99999999999999" is not a whole number; write digits alone`},
 		{"controls", `name: "a\nb"`, "f:1:7: name: holds a line break or another control character"},
 		{"another word", "{name: x, till: clsed}", `f:1:17: till: "clsed" is unknown; use closed, or the keys shut, coins below it`},
-		{"a list for keys", "{name: x, till: [closed]}", "f:1:17: till: is a list where keys and values belong; write KEY: VALUE lines below it"},
+		{"a list for keys", "{name: x, till: [closed]}", "f:1:17: till: is a list where keys and values belong; write KEY: VALUE lines below it, of the keys shut, coins"},
 		{"keys for a list of values", "{name: x, items: [{code: '#1', tags: {a: b}}]}", "f:1:38: items[0].tags: is keys and values where a list belongs; begin each of its items with '- '"},
 		{"a list in a list", "{name: x, items: [{code: '#1', tags: [[new]]}]}", "f:1:39: items[0].tags[0]: is a list where one value belongs; write one value"},
 		{"a key that is a list", "{name: x, ? [a] : b}", "f:1:13: a key is a list; write KEY: VALUE"},
 		{"a merge of a list of values", "{name: x, <<: [a]}", "f:1:16: what is merged is no mapping; write <<: *NAME of a mapping that has &NAME"},
-		{"an alias of itself", "name: x\nitems: &a\n  - *a\n", "f:2:8: items[0]: is a list where keys and values belong; write KEY: VALUE lines below it"},
+		{"an alias of itself", "name: x\nitems: &a\n  - *a\n", "f:2:8: items[0]: is a list where keys and values belong; write KEY: VALUE lines below it, of the keys code, from, tags, port, price, fresh, secret"},
 		{"an unknown alias", "name: *canary", "f:1:1: an alias (*) names no anchor (&); quote a value that begins with '*', as in \"*.example.com\""},
 		{"an empty key", "{name: x, '': 1}", `f:1:11: "" is no key here; there are name, kind, open, pages, items, sale, till`},
 	} {
@@ -236,6 +236,20 @@ func TestAt(t *testing.T) {
 		if at, there := doc.At(test.path); at != test.want || there != test.there {
 			t.Errorf("At(%s) = %v, %v, want %v, %v", test.path, at, there, test.want, test.there)
 		}
+	}
+}
+
+func TestHabitsAreUnderstood(t *testing.T) {
+	doc, err := Parse("f", []byte("{name: x, goods: [], Gadgets: 1}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s shop
+	err = doc.Decode(&s, Options{Scalars: options.Scalars, Habits: map[string][]string{"goods": {"shelves", "items"}, "gadgets": {"shelves"}}})
+	want := "f:1:11: \"goods\" is no key here; did you mean items?\n" +
+		"f:1:22: \"Gadgets\" is no key here; there are name, kind, open, pages, items, sale, till"
+	if err == nil || err.Error() != want {
+		t.Errorf("\n got %v\nwant %s", err, want)
 	}
 }
 

@@ -26,7 +26,7 @@ func Options() file.Options {
 // Read reads the data plane of a file, complete and right. The warnings are of what is in it and has no effect; the error is
 // file.Faults. Keys of the top that are not of the plan are others' business: o says whose.
 func Read(doc *file.Doc, o file.Options) (p Plan, warnings file.Faults, err error) {
-	o.Scalars = Options().Scalars
+	o.Scalars, o.Habits = Options().Scalars, habits
 	c := checker{doc: doc, plan: &p}
 	if err := doc.Decode(&p, o); err != nil {
 		var faults file.Faults
@@ -403,4 +403,46 @@ func suggest(name string, names []string) string {
 		return fmt.Sprintf("there is %q", names[0])
 	}
 	return "there are " + strings.Join(names, ", ")
+}
+
+// habits are words of HAProxy, nginx, Envoy and others for keys of ours.
+var habits = map[string][]string{
+	"frontend":        {"entrypoints"},
+	"frontends":       {"entrypoints"},
+	"listener":        {"entrypoints"},
+	"listeners":       {"entrypoints"},
+	"backend":         {"upstream", "upstreams"},
+	"backends":        {"upstreams", "members"},
+	"cluster":         {"upstream", "upstreams"},
+	"clusters":        {"upstreams"},
+	"pool":            {"upstream", "upstreams"},
+	"pools":           {"upstreams"},
+	"use_backend":     {"upstream"},
+	"default_backend": {"upstream", "routes"},
+	"proxy_pass":      {"upstream", "routes"},
+	"to":              {"upstream"},
+	"bind":            {"addr"},
+	"listen":          {"addr", "entrypoints"},
+	"address":         {"addr"},
+	"server":          {"members", "address"},
+	"servers":         {"members"},
+	"targets":         {"members"},
+	"endpoints":       {"members"},
+	"src":             {"source"},
+	"ip":              {"source"},
+	"remote_addr":     {"source"},
+	"acl":             {"match"},
+	"sni":             {"host"},
+	"server_name":     {"host"},
+	"hosts":           {"host"},
+	"policy":          {"balance"},
+	"algorithm":       {"balance"},
+	"check":           {"health"},
+	"health_check":    {"health"},
+	"max_fails":       {"eject"},
+	"fail_timeout":    {"eject"},
+	"retries":         {"connect"},
+	"connect_timeout": {"connect"},
+	"accept_proxy":    {"proxy_protocol"},
+	"send_proxy":      {"proxy_protocol"},
 }

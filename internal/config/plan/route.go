@@ -118,7 +118,7 @@ func (c *checker) upstreamNames() []string {
 // match checks the conditions of a route.
 func (c *checker) match(e *Entrypoint, r *Route, at string) {
 	at += ".match"
-	if len(r.Match.Host) > 0 && e.Protocol != TLS {
+	if len(r.Match.Host) > 0 && e.Protocol != TLS && e.Protocol != "" { // "": what was given is no protocol, which is said
 		c.fault(at+".host", "write protocol: tls, or match by source",
 			"the host is known only where visitors speak TLS, and this is protocol: %s", e.Protocol)
 	}
