@@ -33,7 +33,7 @@ type Record struct {
 	Candidates []Candidate
 	Tries      []Try // the failed ones, in order
 
-	Queued   time.Duration // spent waiting for a member with room
+	Queued   time.Duration // spent waiting for a member to come, or to have room
 	Connect  time.Duration // from the choice of the member to its answer
 	Duration time.Duration // from Begun to the end; 0 while it is open
 	In, Out  int64         // bytes from and to the visitor; 0 while it is open

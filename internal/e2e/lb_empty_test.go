@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -122,6 +123,17 @@ func TestLBQueueOfAnEmptyEntrypointEnds(t *testing.T) {
 	_, err := c.Read(make([]byte, 1))
 	if took := time.Since(began); err == nil || isTimeout(err) || took < 900*time.Millisecond || took > 3*time.Second {
 		t.Errorf("the visitor had %v after %v, want the end after 1 s", err, took)
+	}
+	var found struct {
+		Connections []struct {
+			QueuedMillis float64 `json:"queuedMillis"`
+		} `json:"connections"`
+	}
+	if err := json.Unmarshal([]byte(b.mustAPI(t, http.MethodGet, "/api/connections", nil)), &found); err != nil {
+		t.Fatal(err)
+	}
+	if len(found.Connections) != 1 || found.Connections[0].QueuedMillis < 900 {
+		t.Errorf("explained: %+v, want one connection that waited for a second", found.Connections)
 	}
 }
 

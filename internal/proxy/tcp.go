@@ -211,6 +211,7 @@ func (p *passage) turnAway(err error) {
 		_ = p.visitor.Close()
 		return
 	}
+	p.tcp.cfg.Log.Debug("connection refused", "entrypoint", p.settings.Name, "source", p.visitor.RemoteAddr(), "reason", err)
 	_ = p.visitor.Reset()
 }
 
@@ -225,6 +226,7 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 	first := p.visit.First
 	first.OnFailure(cancel)
 	var waited <-chan time.Time
+	var queued time.Duration
 	for routes := p.settings.Routes; ; {
 		var changed <-chan struct{}
 		if p.settings.EmptyTimeout > 0 {
@@ -232,8 +234,10 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 		}
 		d, err := p.search(ctx, routes, first)
 		if err == nil || changed == nil || upstream.ReasonOf(err) != upstream.NoMember {
+			d.Queued += queued
 			return d, err
 		}
+		begun := time.Now()
 		if waited == nil {
 			timer := time.NewTimer(p.settings.EmptyTimeout)
 			defer timer.Stop()
@@ -243,8 +247,13 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 		case <-changed:
 			routes = p.tcp.settings.Load().Routes
 		case <-waited:
-			return d, err
+			changed = nil
 		case <-ctx.Done():
+			changed = nil
+		}
+		queued += time.Since(begun)
+		if changed == nil {
+			p.dialed.Queued = queued
 			return d, err
 		}
 	}
@@ -254,7 +263,7 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 func (p *passage) search(ctx context.Context, routes *Routes, first *upstream.First) (upstream.Dialed, error) {
 	key := router.L4Key{Source: p.visit.Source.Addr().WithZone(""), Host: p.visit.Host, Roll: p.roll}
 	var err error = errNoRoute
-	p.dialed.Tries = nil
+	p.dialed.Tries, p.dialed.Queued = nil, 0
 	for i := 0; ; i++ {
 		index, target, ok := routes.Next(key, i)
 		if !ok {
