@@ -251,8 +251,16 @@ func (e *entry) remove(why string) {
 	if e.plane.entries[e.plan.Name] == e {
 		delete(e.plane.entries, e.plan.Name)
 	}
+	e.forgetCounts()
+}
+
+// forgetCounts drops what metrics have of the entrypoint by its name. What is open goes on counting for nobody.
+func (e *entry) forgetCounts() {
 	if e.isOwn() {
 		e.plane.cfg.Counters.forgetEntry(e.plan.Name)
+	}
+	if e.plan.Protocol == plan.UDP {
+		e.plane.cfg.UDPMetrics.Forget(e.plan.Name)
 	}
 }
 

@@ -119,6 +119,9 @@ func (s *udpServer) listen(e *entry) (socket, error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		delete(d.listens, l)
+		if d.entries[name] == nil { // the last flows may have been counted since
+			d.cfg.UDPMetrics.Forget(name)
+		}
 	})
 	return l, nil
 }

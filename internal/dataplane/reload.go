@@ -31,6 +31,8 @@ func (d *DataPlane) Apply(p plan.Plan) error {
 		if kept[e.address()] != e {
 			e.endDiverts()
 			e.remove("the configuration has it no longer")
+		} else if !slices.ContainsFunc(p.Entrypoints, func(want plan.Entrypoint) bool { return want.Name == e.plan.Name }) {
+			e.forgetCounts() // it has another name now
 		}
 	}
 	d.own = nil
