@@ -95,6 +95,7 @@ func (v *divert) route() route {
 
 // takes says whether an open connection or flow is among those that the divert is for.
 func (v *divert) takes(source netip.Addr, host string) bool {
+	source = source.WithZone("")
 	bySource := len(v.Sources) == 0 || slices.ContainsFunc(v.Sources, func(p netip.Prefix) bool { return p.Contains(source) })
 	byHost := len(v.Hosts) == 0 || slices.ContainsFunc(v.Hosts, func(h hostname.Pattern) bool { return h.Match(host) })
 	return bySource && byHost

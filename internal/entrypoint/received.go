@@ -26,7 +26,10 @@ func (c *receivedConn) received() {
 		r := c.h.reception
 		c.visitor, c.err = r.Receive(c.TCPConn)
 		if c.err == nil {
-			c.unread = c.visitor.First
+			if c.unread = c.visitor.First; c.visitor.Guard != nil && len(c.unread) > 0 {
+				c.unread = nil
+				c.judge(c.visitor.First)
+			}
 			return
 		}
 		if errors.Is(c.err, ErrProbe) {

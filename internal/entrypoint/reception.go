@@ -114,7 +114,7 @@ func (r *Reception) Receive(c *net.TCPConn) (Visitor, error) {
 
 // receive is Receive for any connection, of which v tells the two addresses.
 func (r *Reception) receive(c net.Conn, v Visitor) (Visitor, error) {
-	a := arrival{Reception: r, peer: v.Source.Addr(), visitor: v}
+	a := arrival{Reception: r, peer: v.Source.Addr().WithZone(""), visitor: v}
 	a.trusted = r.Proxy != nil && contains(r.Proxy.Trusted, a.peer)
 	a.probing = contains(r.ProbeSources, a.peer)
 	if r.Proxy != nil && !a.trusted {
@@ -328,7 +328,7 @@ func UnknownHost(c net.Conn) {
 
 func contains(list []netip.Prefix, a netip.Addr) bool { return len(list) > 0 && allowed(list, a) }
 
-// addrPortOf is the address of a TCP peer in the form of sourceOf; the zero AddrPort for other networks.
+// addrPortOf is the address of a TCP peer, IPv4 in its plain form; the zero AddrPort for other networks.
 func addrPortOf(a net.Addr) netip.AddrPort {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
