@@ -141,6 +141,8 @@ func TestDivertSaysWhatItWaitsFor(t *testing.T) {
 				p.ended(nil)
 			}
 			time.Sleep(time.Minute)
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			if got := strings.Contains(out.String(), "may finish for 30s; Ctrl-C again"); got == ends {
 				t.Errorf("ended at once: %t; got %q", ends, &out)
 			}
