@@ -7,8 +7,9 @@ func (u *Upstream) succeeded(s *seat) {
 		return
 	}
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.forgive(s)
+	u.mu.Unlock()
+	u.wake() // those who waited for the end of its trial
 }
 
 // trialTime is for how long one visitor alone may try a member whose ejection is over, if nothing is heard of it.
@@ -20,6 +21,9 @@ func (s *seat) tryAgain(u *Upstream) {
 	if until := time.Duration(s.ejected.Load()); until != 0 {
 		if now := u.now(); now >= until {
 			s.trial.Store(int64(now + trialTime))
+			if u.cfg.Load().Queue.Max > 0 {
+				time.AfterFunc(trialTime, u.wake)
+			}
 		}
 	}
 }

@@ -345,3 +345,56 @@ func TestAdmitNext(t *testing.T) {
 		t.Errorf("b is %+v, want one failure and nothing open", p)
 	}
 }
+
+// The first of those who wait finds out whether a member is well again; the others come when it is.
+func TestTheQueueComesBehindTheTrialOfAnEjectedMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := New(Config{Name: "app", Queue: Queue{Max: 9, Timeout: time.Minute}, Ejection: Ejection{After: 1}, Retries: -1})
+		a, b := &node{name: "a"}, &node{name: "b"}
+		u.Add(Placed{Member: a, MaxConns: 9})
+		u.Add(Placed{Member: b, MaxConns: 1})
+		l := newLine(u)
+		a.broken.Store(true)
+		l.join(t.Context(), "0") // a fails, b has it
+		l.want(t, "the first", "0")
+		a.broken.Store(false)
+		for _, name := range []string{"1", "2", "3"} {
+			l.join(t.Context(), name)
+		}
+		l.want(t, "while a is ejected and b is full", "0")
+		time.Sleep(10*time.Second + time.Millisecond)
+		synctest.Wait()
+		l.mu.Lock()
+		if len(l.served) != 4 {
+			t.Errorf("when a is well again: served %v, want everyone", l.served)
+		}
+		l.mu.Unlock()
+		l.all.Wait()
+	})
+}
+
+// A trial of which nothing is heard keeps nobody waiting for longer than it may last.
+func TestTheQueueComesBehindATrialThatIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := New(Config{Name: "app", Queue: Queue{Max: 9, Timeout: time.Minute}, Ejection: Ejection{After: 1}, Retries: -1})
+		a, b := &node{name: "a"}, &node{name: "b"}
+		u.Add(Placed{Member: a, MaxConns: 9})
+		u.Add(Placed{Member: b, MaxConns: 1})
+		l := newLine(u)
+		a.broken.Store(true)
+		l.join(t.Context(), "0") // a fails, b has it
+		a.broken.Store(false)
+		time.Sleep(11 * time.Second)
+		trying, err := u.Admit(t.Context(), &Visit{ID: "trying"})
+		if err != nil || trying.Place.Member() != Member(a) {
+			t.Fatalf("got %v, %v, want a trial of a", trying.Place, err)
+		}
+		l.join(t.Context(), "1")
+		trying.Place.Release() // without a word on how it went
+		l.want(t, "during the trial", "0")
+		time.Sleep(trialTime + time.Millisecond)
+		synctest.Wait()
+		l.want(t, "then", "0 1")
+		l.all.Wait()
+	})
+}
