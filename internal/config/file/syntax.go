@@ -31,6 +31,14 @@ func syntax(name string, content []byte, err error) Fault {
 	if m.above {
 		line++
 	}
+	if m.indented { // the parser tells where the block begins
+		if at, ok := misfit(content, line); ok {
+			return Fault{
+				File: name, Position: at, Fault: "this line is indented like none of those above it",
+				Remedy: "indent the keys of one mapping, and the items of one list, alike",
+			}
+		}
+	}
 	return Fault{File: name, Position: Position{line, column(content, line, m.sign)}, Fault: m.fault, Remedy: m.remedy}
 }
 
@@ -39,26 +47,27 @@ type meaning struct {
 	has, fault, remedy string
 	sign               string // what to look for in the line
 	above              bool   // the parser tells the line above
+	indented           bool   // indentation is the likely cause
 }
 
 // explain finds the meaning of an error of the YAML parser. It quotes nothing: the line may hold a secret.
 func explain(message string) meaning {
 	for _, known := range []meaning{
-		{"could not find expected ':'", "a line is neither KEY: VALUE nor an item of a list", "write a colon and a space after a key, and close every quote", "", false},
-		{"mapping values are not allowed", "a second key stands on one line, or a value is indented like keys", "write one KEY: VALUE a line, and quote a value that has ': ' in it", "", false},
-		{"did not find expected key", "a line does not fit those above it", "indent the keys of one mapping alike, and begin items of a list with '- '", "", true},
-		{"did not find expected '-' indicator", "a line within a list does not begin an item", "begin each item with '- ', all indented alike", "", true},
-		{"did not find expected ',' or '}'", "a '{' is not closed, or a comma is missing in it", "write {KEY: VALUE, KEY: VALUE}", "{", true},
-		{"did not find expected ',' or ']'", "a '[' is not closed, or a comma is missing in it", "write [ITEM, ITEM]", "[", true},
-		{"did not find expected node content", "a value is missing here", "quote a value that begins with one of ,]}%@`", "", true},
-		{"found character that cannot start any token", "a value begins with a sign that YAML keeps for itself", "quote it", "", false},
-		{"found unexpected end of stream", "a quote is opened and never closed", "close it", "", false},
-		{"found unknown escape character", "a backslash in double quotes is followed by something unknown", `write \\ for a backslash, or use single quotes`, "", false},
-		{"block sequence entries are not allowed", "an item of a list begins where none can stand", "begin the list on a line of its own", "", false},
-		{"unknown anchor", "an alias (*) names no anchor (&)", "quote a value that begins with '*', as in \"*.example.com\"", "", false},
-		{"did not find expected alphabetic or numeric character", "an alias (*) or anchor (&) has no name", "quote a value that begins with '*' or '&', as in \"*\"", "*", false},
-		{"exceeded max depth", "is nested too deeply", "is it the right file?", "", false},
-		{"control characters are not allowed", "is not text", "give a file of YAML in UTF-8", "", false},
+		{"could not find expected ':'", "a line is neither KEY: VALUE nor an item of a list", "write a colon and a space after a key, and close every quote", "", false, false},
+		{"mapping values are not allowed", "a second key stands on one line, or a value is indented like keys", "write one KEY: VALUE a line, and quote a value that has ': ' in it", "", false, false},
+		{"did not find expected key", "a line does not fit those above it", "indent the keys of one mapping alike, and begin items of a list with '- '", "", true, true},
+		{"did not find expected '-' indicator", "a line within a list does not begin an item", "begin each item with '- ', all indented alike", "", true, true},
+		{"did not find expected ',' or '}'", "a '{' is not closed, or a comma is missing in it", "write {KEY: VALUE, KEY: VALUE}", "{", true, false},
+		{"did not find expected ',' or ']'", "a '[' is not closed, or a comma is missing in it", "write [ITEM, ITEM]", "[", true, false},
+		{"did not find expected node content", "a value is missing here", "quote a value that begins with one of ,]}%@`", "", true, false},
+		{"found character that cannot start any token", "a value begins with a sign that YAML keeps for itself", "quote it", "", false, false},
+		{"found unexpected end of stream", "a quote is opened and never closed", "close it", "", false, false},
+		{"found unknown escape character", "a backslash in double quotes is followed by something unknown", `write \\ for a backslash, or use single quotes`, "", false, false},
+		{"block sequence entries are not allowed", "an item of a list begins where none can stand", "begin the list on a line of its own", "", false, false},
+		{"unknown anchor", "an alias (*) names no anchor (&)", "quote a value that begins with '*', as in \"*.example.com\"", "", false, false},
+		{"did not find expected alphabetic or numeric character", "an alias (*) or anchor (&) has no name", "quote a value that begins with '*' or '&', as in \"*.example.com\"", "*", false, false},
+		{"exceeded max depth", "is nested too deeply", "is it the right file?", "", false, false},
+		{"control characters are not allowed", "is not text", "give a file of YAML in UTF-8", "", false, false},
 	} {
 		if strings.Contains(message, known.has) {
 			return known
@@ -132,4 +141,39 @@ func noMapping(name string, content []byte, root *yaml.Node) Fault {
 		File: name, Position: Position{root.Line, root.Column}, Fault: "is " + what + " where keys and values belong",
 		Remedy: "write KEY: VALUE lines",
 	}
+}
+
+// misfit is the first line, at or behind the one given, that goes back to an indentation that no line above it has. It reads
+// lines alone, and takes no notice of those within brackets.
+func misfit(content []byte, from int) (Position, bool) {
+	columns := []int{-1} // of the blocks that are open
+	brackets := 0
+	for number, line := range bytes.Split(content, []byte("\n")) {
+		text := bytes.TrimLeft(line, " ")
+		if len(bytes.TrimSpace(text)) == 0 || text[0] == '#' {
+			continue
+		}
+		at, within := len(line)-len(text), brackets > 0
+		text, _, _ = bytes.Cut(text, []byte(" #"))
+		brackets += bytes.Count(text, []byte("{")) + bytes.Count(text, []byte("[")) - bytes.Count(text, []byte("}")) - bytes.Count(text, []byte("]"))
+		if within {
+			continue
+		}
+		open := len(columns)
+		for columns[len(columns)-1] > at {
+			columns = columns[:len(columns)-1]
+		}
+		if columns[len(columns)-1] < at {
+			if len(columns) < open && number+1 >= from {
+				return Position{number + 1, at + 1}, true
+			}
+			columns = append(columns, at)
+		}
+		for bytes.HasPrefix(text, []byte("- ")) {
+			rest := bytes.TrimLeft(text[1:], " ")
+			at += len(text) - len(rest)
+			text, columns = rest, append(columns, at)
+		}
+	}
+	return Position{}, false
 }
