@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,23 +112,25 @@ func named(t testing.TB, name string) string {
 	return ln.Addr().String()
 }
 
-// free is an address that nobody listens on.
+// free is an address that nobody listens on, and whose port the kernel gives to no connection meanwhile.
 func free(t testing.TB, network string) string {
 	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		if network == "udp" {
+			if c, err := net.ListenPacket("udp", ":"+port); err == nil {
+				_ = c.Close()
+				return "127.0.0.1:" + port
+			}
+			continue
 		}
-		defer c.Close()
-		return c.LocalAddr().String()
+		if ln, err := net.Listen("tcp", ":"+port); err == nil {
+			_ = ln.Close()
+			return "127.0.0.1:" + port
+		}
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // visitor is a connection from a source, with the name that the service said; "" if it said none.
