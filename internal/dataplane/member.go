@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"culvert/internal/config/plan"
@@ -21,8 +22,9 @@ type staticMember struct {
 	stop    context.CancelFunc
 }
 
-// addStatic makes a member of the file and starts its check.
-func (p *pool) addStatic(m plan.Member, rank int) *staticMember {
+// addStatic makes a member of the file and starts its check. One that takes the place of a member that is down gets no visitors
+// before its own check has found it up.
+func (p *pool) addStatic(m plan.Member, rank int, down bool) *staticMember {
 	network, address := m.Network()
 	s := &staticMember{
 		pool: p, plan: m, rank: rank, stop: func() {},
@@ -31,11 +33,21 @@ func (p *pool) addStatic(m plan.Member, rank int) *staticMember {
 			ProxyProtocol: p.file.ProxyProtocol.Emission(),
 		}),
 	}
-	p.upstream.Add(s.placed())
-	if c, ok := p.file.Check(); ok {
+	placed := s.placed()
+	c, checked := p.file.Check()
+	placed.Down = down && checked
+	p.upstream.Add(placed)
+	if checked {
 		s.check(c)
 	}
 	return s
+}
+
+// isDown says whether the member's check has found it down.
+func (s *staticMember) isDown() bool {
+	return s.checker != nil && slices.ContainsFunc(s.pool.upstream.Places(), func(p upstream.PlaceState) bool {
+		return p.Member == s.member && p.Down
+	})
 }
 
 func (s *staticMember) placed() upstream.Placed {

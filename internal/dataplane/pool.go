@@ -81,18 +81,20 @@ func (p *pool) set(file *plan.Upstream) {
 		want = file.Members
 	}
 	var gone []*staticMember
+	down := make(map[string]bool)
 	for address, m := range p.static {
 		i := slices.IndexFunc(want, func(w plan.Member) bool { return w.Address == address })
 		if i < 0 || want[i].Name != m.plan.Name || !sameDial(before, file) {
 			gone = append(gone, m)
 			delete(p.static, address)
+			down[address] = m.isDown()
 		}
 	}
 	for rank, w := range want {
 		switch m := p.static[w.Address]; {
 		case w.Address == "": // its clients come with offerings
 		case m == nil:
-			p.static[w.Address] = p.addStatic(w, rank)
+			p.static[w.Address] = p.addStatic(w, rank, down[w.Address])
 		default:
 			m.change(w, rank)
 		}
