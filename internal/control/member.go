@@ -90,6 +90,12 @@ func (f *flow) Next() ([]byte, error) {
 	return p, err
 }
 
+// The most bytes of a host name, and of the specification's unique id.
+const (
+	maxAuthority = 255
+	maxUniqueID  = 128
+)
+
 // open is what the client is told of the visit.
 func (m *member) open(v *upstream.Visit) tunnel.Open {
 	o := tunnel.Open{
@@ -99,10 +105,11 @@ func (m *member) open(v *upstream.Visit) tunnel.Open {
 	if v.Proxy == nil || v.Emit.Version != proxyproto.V2 {
 		return o
 	}
-	if host, ok := v.Proxy.TLV(proxyproto.TypeAuthority); ok && v.Emit.Authority {
+	// What is longer than either may be is a balancer's mistake, and would not fit an open.
+	if host, ok := v.Proxy.TLV(proxyproto.TypeAuthority); ok && v.Emit.Authority && len(host) <= maxAuthority {
 		o.Host = string(host)
 	}
-	if id, ok := v.Proxy.TLV(proxyproto.TypeUniqueID); ok && v.Emit.UniqueID {
+	if id, ok := v.Proxy.TLV(proxyproto.TypeUniqueID); ok && v.Emit.UniqueID && len(id) <= maxUniqueID {
 		o.UniqueID = string(id)
 	}
 	return o

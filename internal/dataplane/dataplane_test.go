@@ -755,6 +755,38 @@ upstreams: [{name: app, members: [{address: "$app"}]}]
 	}
 }
 
+func TestWhoWaitsIsCountedThroughAReload(t *testing.T) {
+	d := start(t)
+	addr := free(t, "tcp")
+	text := `
+entrypoints: [{name: tls, protocol: tls, addr: "$addr", when_empty: reset, hello_timeout: 1h, routes: [{match: {host: $host}, upstream: app}]}]
+upstreams: [{name: app, members: [{address: "127.0.0.1:1"}]}]
+`
+	apply(t, d, read(t, text, map[string]string{"addr": addr, "host": "a.example.com"}))
+	const most = 256 // of one source
+	silent := func() net.Conn {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	for range most {
+		silent()
+	}
+	await(t, "as many as may wait", func() bool { return d.State().Entrypoints[0].Open == most })
+	apply(t, d, read(t, text, map[string]string{"addr": addr, "host": "b.example.com"}))
+	for range 10 { // the last of the many may not have begun to wait
+		c := silent()
+		_ = c.SetDeadline(time.Now().Add(500 * time.Millisecond))
+		if _, err := c.Read(make([]byte, 1)); errors.Is(err, syscall.ECONNRESET) {
+			return
+		}
+	}
+	t.Error("more than may wait are let in after a reload")
+}
+
 func TestAHostNeedsAnEntrypointOfTLS(t *testing.T) {
 	d := start(t)
 	_, err := d.Publish(control.Offered{Name: mustName(t, "tls/api.example.com"), Member: newClient("a", "127.0.0.1:1")})

@@ -26,6 +26,10 @@ type tcpServer struct {
 	proxy *proxy.TCP
 	open  atomic.Int64
 	total atomic.Uint64
+
+	// Who receives, and with which settings. The mutex of the data plane guards both.
+	receive  func(*net.TCPConn) (proxy.Arrival, error)
+	receives *plan.Entrypoint
 }
 
 // newServer makes what carries an entrypoint's traffic.
@@ -43,7 +47,7 @@ func (d *DataPlane) newTCPServer() *tcpServer {
 func (s *tcpServer) set(e *entry, routes *proxy.Routes) {
 	set := proxy.Settings{
 		Name: e.plan.Name, Kind: string(e.plan.Protocol), Label: e.label(), Counts: e.plane.countsOf(e),
-		Routes: routes, Receive: e.reception(), HalfClosedTimeout: e.plan.HalfClosedTimeout, IdleTimeout: e.plan.IdleTimeout,
+		Routes: routes, Receive: s.reception(e), HalfClosedTimeout: e.plan.HalfClosedTimeout, IdleTimeout: e.plan.IdleTimeout,
 		Emit: e.plane.cfg.Emit, DialTimeout: e.dialTimeout(),
 	}
 	if e.plan.HalfClosedTimeout == 0 {
@@ -86,6 +90,18 @@ func (e *entry) label() string {
 		return e.plan.Name
 	}
 	return strconv.Itoa(int(e.offered.Port()))
+}
+
+// reception is that of the entrypoint. It stays the same while its settings do, because it bounds what one source may have
+// waiting.
+func (s *tcpServer) reception(e *entry) func(*net.TCPConn) (proxy.Arrival, error) {
+	settings := plan.Entrypoint{
+		Name: e.plan.Name, Protocol: e.plan.Protocol, Access: e.plan.Access, Streams: plan.Streams{HelloTimeout: e.plan.HelloTimeout},
+	}
+	if s.receives == nil || !s.receives.Equal(settings) {
+		s.receives, s.receive = &settings, e.reception()
+	}
+	return s.receive
 }
 
 // reception is how the entrypoint finds out whom a connection is from and where to; nil if nothing has to be read for that.
