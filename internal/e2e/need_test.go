@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// need skips the test unless the programs are there. Under CI=true nothing may be skipped: it fails instead.
+// need skips the test unless the programs, or files by their whole path, are there. Under CI=true nothing may be skipped: it fails instead.
 // A test calls it itself, not through a helper: .ci/needs finds the names of what will be skipped in the source.
 func need(t *testing.T, programs ...string) {
 	t.Helper()
@@ -28,6 +28,9 @@ func need(t *testing.T, programs ...string) {
 func path(program string) string {
 	if p, err := exec.LookPath(program); err == nil {
 		return p
+	}
+	if _, err := os.Stat(program); err == nil && filepath.IsAbs(program) {
+		return program
 	}
 	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/lib/postgresql/*/bin"} {
 		found, _ := filepath.Glob(filepath.Join(dir, program)) // the pattern is well-formed

@@ -154,11 +154,8 @@ listen tcp
 }
 
 func TestWeReadPROXYHeadersOfNginx(t *testing.T) {
-	need(t, "nginx")
-	module := "/usr/lib/nginx/modules/ngx_stream_module.so"
-	if _, err := os.Stat(module); err != nil {
-		t.Skip("nginx's stream module is missing: Debian's package libnginx-mod-stream")
-	}
+	const module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+	need(t, "nginx", "/usr/lib/nginx/modules/ngx_stream_module.so")
 	addr, connections := proxyListener(t)
 	front := freeAddr(t)
 	nginx(t, "load_module "+module+`;`, `stream { server { listen `+front+`; proxy_pass `+addr+`; proxy_protocol on; proxy_half_close on; } }`)
