@@ -179,7 +179,7 @@ func parseTarget(s string) (target, error) {
 	case "udp":
 		return target{}, fmt.Errorf("write %s without udp://, and udp/PORT= before it", shorten(rest))
 	case "tls":
-		return target{}, fmt.Errorf("%s:// comes with a later version", scheme)
+		return target{}, fmt.Errorf("write %s without tls://, and tls/HOST= before it", shorten(rest))
 	}
 	return target{}, fmt.Errorf("the scheme %q is unknown; use http, https, h2c, unix: or file:, or HOST:PORT for TCP", shorten(scheme))
 }
@@ -192,7 +192,10 @@ func pathTarget(kind, p string) (target, error) {
 	if p == "" || strings.HasPrefix(p, "//") {
 		return target{}, fmt.Errorf("write %s:/PATH", kind)
 	}
-	p = path.Clean(p)
+	p = path.Clean(strings.TrimSpace(p))
+	if strings.TrimSpace(p) != p { // it would be lost when it is read again
+		return target{}, fmt.Errorf("the path %q ends in a space; write another", shorten(p))
+	}
 	t := target{network: kind, address: p, text: kind + ":" + p}
 	if kind == "file" {
 		t.network, t.scheme = "", client.SchemeFile
