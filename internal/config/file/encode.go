@@ -45,7 +45,7 @@ func (o Options) mapping(v reflect.Value) *yaml.Node {
 	}
 	for _, f := range fields {
 		value := v.FieldByIndex(f.index)
-		if !f.applies(selected) || value.IsZero() && !o.counts(f) {
+		if !f.applies(selected) || value.IsZero() && !f.Required && !o.counts(f) {
 			continue
 		}
 		child := o.node(value, f)
