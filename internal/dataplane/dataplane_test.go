@@ -503,6 +503,7 @@ entrypoints:
 	if got := <-waits; got != "x" {
 		t.Errorf("the visitor that waited got %q, want x", got)
 	}
+	await(t, "the port that refused to open", func() bool { return !refuses(vars["refuse"]) })
 	if got := visit(t, "127.0.0.1", vars["refuse"]).name; got != "x" {
 		t.Errorf("the port that was closed: got %q, want x", got)
 	}
