@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -108,96 +107,3 @@ func PrintConnections(w io.Writer, records []accesslog.Record, now time.Time) er
 }
 
 func word(s string) string { return cmp.Or(plain(s), "-") }
-
-// PrintDiverts writes one line for each divert, for a person to read.
-func PrintDiverts(w io.Writer, diverts []Divert, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
-	fmt.Fprint(t, "Divert\tEntrypoint\tTraffic\tTo\tBy\tTime Left\tOpen\tTotal\n")
-	for _, d := range diverts {
-		left := short(max(d.Until.Sub(now), 0))
-		if !d.Up {
-			left += " (client away)"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", plain(d.ID), plain(d.Entrypoint), plain(traffic(d)), plain(d.To),
-			plain(byWhom(d)), left, d.Open, d.Total)
-	}
-	return t.Flush()
-}
-
-// byWhom is the client without its instance, and the token.
-func byWhom(d Divert) string {
-	client, _, _ := strings.Cut(d.Client, "/")
-	return client + ", " + cmp.Or(d.By, "shared token")
-}
-
-// traffic is what a divert takes.
-func traffic(d Divert) string {
-	var parts []string
-	if d.Percent > 0 {
-		parts = append(parts, strconv.FormatFloat(d.Percent, 'g', -1, 64)+" %")
-	}
-	if len(d.Sources) > 0 {
-		parts = append(parts, "from "+strings.Join(d.Sources, ", "))
-	}
-	if len(d.Hosts) > 0 {
-		parts = append(parts, "for "+strings.Join(d.Hosts, ", "))
-	}
-	if len(parts) == 0 {
-		return "all"
-	}
-	return strings.Join(parts, " ")
-}
-
-// printPlane writes the tables of a status for entrypoints, members and diverts, as far as there are any.
-func printPlane(b *strings.Builder, s Status, now time.Time) {
-	t := tabwriter.NewWriter(b, 0, 0, 1, ' ', 0)
-	if len(s.Entrypoints) > 0 {
-		fmt.Fprint(t, "\nEntrypoint\tProtocol\tAddress\tRoutes\tOpen\tTotal\n")
-	}
-	for _, e := range s.Entrypoints {
-		address := plain(e.Address)
-		if !e.Listening {
-			address += " (closed)"
-		}
-		var routes []string
-		for _, r := range e.Routes {
-			routes = append(routes, r.Name)
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\n", plain(e.Name), plain(e.Protocol), address, word(strings.Join(routes, ", ")), e.Open, e.Total)
-	}
-	_ = t.Flush() // to memory
-	if len(s.Upstreams) > 0 {
-		fmt.Fprint(t, "\nUpstream\tMember\tState\tWeight\tOpen\tTotal\tFailed\tLast Error\n")
-	}
-	for _, u := range s.Upstreams {
-		if len(u.Members) == 0 {
-			fmt.Fprintf(t, "%s\t-\n", plain(u.Name))
-		}
-		for _, m := range u.Members {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", plain(u.Name), plain(m.Name), plain(stateOf(m, now)), weightOf(m), m.Open, m.Total, m.Failed, word(m.LastError))
-		}
-	}
-	_ = t.Flush()
-	if len(s.Diverts) > 0 {
-		b.WriteByte('\n')
-		_ = PrintDiverts(b, s.Diverts, now)
-	}
-}
-
-func stateOf(m Member, now time.Time) string {
-	switch {
-	case m.State == MemberEjected && m.EjectedUntil.After(now):
-		return "ejected for " + short(m.EjectedUntil.Sub(now))
-	case !m.Since.IsZero():
-		return string(m.State) + " for " + ago(m.Since, now)
-	default:
-		return string(m.State)
-	}
-}
-
-func weightOf(m Member) string {
-	if m.Backup {
-		return "backup"
-	}
-	return strconv.Itoa(m.Weight)
-}

@@ -46,10 +46,11 @@ type Entrypoint struct {
 	Name      string  `json:"name"`
 	Protocol  string  `json:"protocol"` // tcp, udp, tls or http
 	Address   string  `json:"address"`
-	Listening bool    `json:"listening"` // false while it is closed because no upstream of its routes has a member
-	Open      int     `json:"open"`      // connections, or flows of UDP
-	Total     uint64  `json:"total"`     // likewise, since the process began
-	Routes    []Route `json:"routes"`    // the first match wins
+	Listening bool    `json:"listening"`
+	Reason    string  `json:"reason,omitempty"` // why it is not
+	Open      int     `json:"open"`             // connections, or flows of UDP
+	Total     uint64  `json:"total"`            // likewise, since the process began
+	Routes    []Route `json:"routes"`           // the first match wins
 }
 
 // Route is one choice of an entrypoint.
@@ -79,7 +80,9 @@ type Member struct {
 	State        MemberState `json:"state"`
 	Since        time.Time   `json:"since,omitzero"` // of the state
 	EjectedUntil time.Time   `json:"ejectedUntil,omitzero"`
+	Check        CheckState  `json:"check,omitempty"` // what its check found last, whatever else the state is; "" without one
 	LastError    string      `json:"lastError,omitempty"`
+	LastErrorAt  time.Time   `json:"lastErrorAt,omitzero"`
 	Weight       int         `json:"weight"`
 	Backup       bool        `json:"backup,omitempty"`
 	MaxConns     int         `json:"maxConns,omitempty"` // 0: no limit
@@ -99,6 +102,15 @@ const (
 	MemberEjected  MemberState = "ejected"  // for a time, after failures
 	MemberSuspect  MemberState = "suspect"  // owes an answer
 	MemberAway     MemberState = "away"     // a client that is out of reach
+)
+
+// CheckState is what an active check has found.
+type CheckState string
+
+// What it may find.
+const (
+	CheckUp   CheckState = "up"
+	CheckDown CheckState = "down"
 )
 
 // Divert is live traffic that goes to someone's machine for a time.

@@ -17,23 +17,32 @@ func Print(w io.Writer, s Status, now time.Time) error {
 	fmt.Fprintf(&b, "Hostname: %s\n", plain(s.Info.Hostname))
 	fmt.Fprintf(&b, "Started: %s\n", ago(s.Info.StartTime, now))
 	fmt.Fprintf(&b, "Mode: %s\n", plain(s.Info.Mode))
-	fmt.Fprintf(&b, "Version:        %s\n\n", plain(s.Info.Version))
-	t := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
-	fmt.Fprint(t, "Client ID\tRemote Address\tConnected\tUpstreams\n")
-	for _, c := range s.Clients {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", plain(c.ClientID), plain(c.RemoteAddr), ago(c.Since, now), plain(strings.Join(c.Upstreams, ", ")))
+	fmt.Fprintf(&b, "Version:        %s\n", plain(s.Info.Version))
+	if len(s.Clients) > 0 || s.Info.Mode != modeLB {
+		printClients(&b, s.Clients, now)
 	}
-	_ = t.Flush() // to memory
-	if len(s.Clients) > 0 {
-		fmt.Fprint(t, "\nClient ID\tRound Trip\tLinks\tResumes\tConnections\n")
-	}
-	for _, c := range s.Clients {
-		fmt.Fprintf(t, "%s\t%.1f ms\t%d\t%d\t%d\n", plain(c.ClientID), c.RTTMillis, c.Links, c.Resumes, c.Streams)
-	}
-	_ = t.Flush()
 	printPlane(&b, s, now)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// modeLB is that of a load balancer, which most often has no clients ever.
+const modeLB = "lb"
+
+func printClients(b *strings.Builder, clients []Client, now time.Time) {
+	t := tabwriter.NewWriter(b, 0, 0, 1, ' ', 0)
+	fmt.Fprint(t, "\nClient ID\tRemote Address\tConnected\tUpstreams\n")
+	for _, c := range clients {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", plain(c.ClientID), plain(c.RemoteAddr), ago(c.Since, now), plain(strings.Join(c.Upstreams, ", ")))
+	}
+	_ = t.Flush() // to memory
+	if len(clients) > 0 {
+		fmt.Fprint(t, "\nClient ID\tRound Trip\tLinks\tResumes\tConnections\n")
+	}
+	for _, c := range clients {
+		fmt.Fprintf(t, "%s\t%.1f ms\t%d\t%d\t%d\n", plain(c.ClientID), c.RTTMillis, c.Links, c.Resumes, c.Streams)
+	}
+	_ = t.Flush()
 }
 
 // ago is how long ago something was, in the largest unit of which there is one: "49 minutes", "1 day".

@@ -110,7 +110,9 @@ func (d *DataPlane) Shutdown(ctx context.Context) {
 	case <-served:
 		return
 	case <-ctx.Done():
-		d.cfg.Log.Warn("connections were still open at the end of the drain", "connections", d.Open())
+		if n := d.Open(); n > 0 { // else what is left are checks, or nothing was served yet
+			d.cfg.Log.Warn("connections were still open at the end of the drain", "connections", n)
+		}
 	}
 	for _, l := range listens {
 		l.Abort()

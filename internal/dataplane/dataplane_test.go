@@ -707,7 +707,7 @@ upstreams:
 	if got := visit(t, "127.0.0.1", addr).name; got != "well" {
 		t.Errorf("got %s, want well", got)
 	}
-	if m := d.State().Upstreams[0].Members[0]; m.State != admin.MemberDown || m.LastError == "" || m.Since.IsZero() {
+	if m := d.State().Upstreams[0].Members[0]; m.State != admin.MemberDown || m.Check != admin.CheckDown || m.LastError == "" || m.LastErrorAt.Before(m.Since.Add(-time.Second)) || m.Since.IsZero() {
 		t.Errorf("got %+v, want a member that is down, with the reason", m)
 	}
 	healthy.Store(true)

@@ -37,6 +37,7 @@ type entry struct {
 	pools   []*pool   // that its routes lead to
 	server  server
 	socket  socket // nil while it is closed
+	failed  error  // why it could not be opened last; nil if it could
 	timer   *time.Timer
 	totals  map[string]*atomic.Uint64 // what each route has taken, by name
 }
@@ -185,6 +186,7 @@ func (e *entry) update() error {
 
 func (e *entry) open() error {
 	s, err := e.server.listen(e)
+	e.failed = err
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"culvert/internal/hostname"
 	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
+	"culvert/internal/upstream/health"
 )
 
 // State implements admin.DataPlane.
@@ -22,17 +23,27 @@ func (d *DataPlane) State() admin.State {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var s admin.State
+	for _, e := range d.own {
+		s.Entrypoints = append(s.Entrypoints, e.state())
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.entries)) {
-		s.Entrypoints = append(s.Entrypoints, d.entries[name].state())
+		if e := d.entries[name]; !e.isOwn() {
+			s.Entrypoints = append(s.Entrypoints, e.state())
+		}
+	}
+	for _, p := range d.filePools {
+		s.Upstreams = append(s.Upstreams, p.state())
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.pools)) {
-		s.Upstreams = append(s.Upstreams, d.pools[name].state())
+		if p := d.pools[name]; !slices.Contains(d.filePools, p) {
+			s.Upstreams = append(s.Upstreams, p.state())
+		}
 	}
 	return s
 }
 
 func (e *entry) state() admin.Entrypoint {
-	s := admin.Entrypoint{Name: e.plan.Name, Protocol: string(e.plan.Protocol), Address: e.plan.Addr, Listening: e.socket != nil}
+	s := admin.Entrypoint{Name: e.plan.Name, Protocol: string(e.plan.Protocol), Address: e.plan.Addr, Listening: e.socket != nil, Reason: e.closedBecause()}
 	if e.socket != nil {
 		s.Address = e.socket.Addr().String()
 	}
@@ -53,6 +64,20 @@ func (e *entry) state() admin.Entrypoint {
 	return s
 }
 
+// closedBecause says why the socket is closed, "" if it is open.
+func (e *entry) closedBecause() string {
+	switch {
+	case e.socket != nil:
+		return ""
+	case e.closes() && !e.isUsable():
+		return "no member is usable"
+	case e.failed != nil:
+		return e.failed.Error()
+	default:
+		return "it is about to open"
+	}
+}
+
 func texts[T any](list []T, text func(T) string) (out []string) {
 	for _, v := range list {
 		out = append(out, text(v))
@@ -68,19 +93,33 @@ func (p *pool) state() admin.Upstream {
 	checked := slices.DeleteFunc(slices.Collect(maps.Values(p.static)), func(m *staticMember) bool { return m.checker == nil })
 	for _, at := range p.upstream.Places() {
 		m := admin.Member{
-			Name: at.Name, State: stateOf(at), EjectedUntil: at.EjectedUntil, LastError: at.LastError, Weight: at.Weight,
-			Backup: at.Backup, MaxConns: at.MaxConns, Open: at.Open, Total: at.Total, Failed: at.Failed,
+			Name: at.Name, State: stateOf(at), EjectedUntil: at.EjectedUntil, LastError: at.LastError, LastErrorAt: at.LastErrorAt,
+			Weight: at.Weight, Backup: at.Backup, MaxConns: at.MaxConns, Open: at.Open, Total: at.Total, Failed: at.Failed,
 		}
 		if i := slices.IndexFunc(checked, func(m *staticMember) bool { return m.member == at.Member }); i >= 0 {
 			st := checked[i].checker.Status()
 			if m.State == admin.MemberUp || m.State == admin.MemberDown { // the check knows of no other
 				m.Since = st.Changed
 			}
-			m.LastError = cmp.Or(st.LastError, m.LastError)
+			m.Check = checkOf(st)
+			if st.LastErrorAt.After(m.LastErrorAt) {
+				m.LastError, m.LastErrorAt = st.LastError, st.LastErrorAt
+			}
 		}
 		s.Members = append(s.Members, m)
 	}
 	return s
+}
+
+func checkOf(st health.Status) admin.CheckState {
+	switch {
+	case !st.Known:
+		return ""
+	case st.Up:
+		return admin.CheckUp
+	default:
+		return admin.CheckDown
+	}
 }
 
 func stateOf(at upstream.PlaceState) admin.MemberState {
