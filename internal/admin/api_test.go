@@ -196,11 +196,11 @@ func TestBodiesThatDoNotCome(t *testing.T) {
 		code       string
 		within     time.Duration
 	}{
-		{"of a stranger", "PATCH /api/upstreams/a/members/b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", " 401 ", 2 * time.Second},
-		{"of a stranger, in pieces", "POST /api/drain HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", " 401 ", 2 * time.Second},
-		{"of a question", "GET /api/dataplane HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer both\r\nContent-Length: 100\r\n\r\n", " 413 ", 2 * time.Second},
-		{"too long by its own word", "PATCH /api/upstreams/a/members/b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer both\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{", " 413 ", 2 * time.Second},
-		{"of an operator", "PATCH /api/upstreams/a/members/b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer both\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", " 400 ", bodyTimeout + 3*time.Second},
+		{"of a stranger", "PATCH /api/upstreams/a/members/b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", " 401 ", bodyTimeout - time.Second},
+		{"of a stranger, in pieces", "POST /api/drain HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", " 401 ", bodyTimeout - time.Second},
+		{"of a question", "GET /api/dataplane HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer both\r\nContent-Length: 100\r\n\r\n", " 413 ", bodyTimeout - time.Second},
+		{"too long by its own word", "PATCH /api/upstreams/a/members/b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer both\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{", " 413 ", bodyTimeout - time.Second},
+		{"of an operator", "PATCH /api/upstreams/a/members/b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer both\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", " 400 ", 3 * bodyTimeout},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

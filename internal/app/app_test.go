@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -161,17 +162,22 @@ func service(t *testing.T, prefix string) net.Addr {
 	return l.Addr()
 }
 
+// nextPort is where the search for a free port goes on, so that none is given twice. It begins anywhere, for the tests
+// of other packages may be looking too.
+var firstPort, nextPort = rand.Uint32N(17_000), atomic.Uint32{}
+
 // freePort is a port that nobody listens on, below those that systems give to connections and to listeners on port 0:
 // these would take it before the server does.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
 	for {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(17000)))
+		port := uint16(15_000 + (firstPort+nextPort.Add(1))%17_000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
-		defer l.Close()
-		return uint16(l.Addr().(*net.TCPAddr).Port)
+		l.Close()
+		return port
 	}
 }
 
@@ -239,13 +245,13 @@ func TestPortClosesAndHostIsAwayAfterTheLastClient(t *testing.T) {
 	port := freePort(t)
 	c := startClient(t, s.ControlAddr(), upstreams(t, fmt.Sprintf("%d=%s", port, service(t, "echo")), "app.example.com=http://127.0.0.1:1")...)
 	await(t, "the port", func() bool { _, err := ask(port, "hi"); return err == nil })
+	left := time.Now()
 	if err := c.stop(); err != nil {
 		t.Fatal(err)
 	}
 	if code, _ := get(t, s, "app.example.com", "/"); code != 503 {
 		t.Errorf("host whose client is away: got %d, want 503", code)
 	}
-	left := time.Now()
 	await(t, "the port to close", func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
@@ -253,8 +259,8 @@ func TestPortClosesAndHostIsAwayAfterTheLastClient(t *testing.T) {
 		}
 		return errors.Is(err, syscall.ECONNREFUSED) // a reset is a port that is open and has no client
 	})
-	if took := time.Since(left); took < time.Second || took > 5*time.Second {
-		t.Errorf("the port closed after %s, want about 2s", took)
+	if took := time.Since(left); took < 2*time.Second { // how much more is the machine's matter
+		t.Errorf("the port closed after %s, want 2s", took)
 	}
 	if code, _ := get(t, s, "app.example.com", "/"); code != 503 {
 		t.Errorf("host whose client has been away for %s: got %d, want 503", time.Since(left), code)
@@ -320,7 +326,7 @@ func TestOrderlyEndLosesNothing(t *testing.T) {
 			}
 			ended := time.Now()
 			<-ending.done
-			if took := time.Since(ended); took > time.Second {
+			if took := time.Since(ended); took > 5*time.Second {
 				t.Errorf("%s ended %s after its last connection", ends, took)
 			}
 		})

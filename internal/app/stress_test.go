@@ -29,8 +29,8 @@ func TestStrangersDoNotHoldUpTheEnd(t *testing.T) {
 	if err := server.stop(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begun); took > 2*time.Second {
-		t.Errorf("took %s", took)
+	if took := time.Since(begun); took >= preAuthTimeout {
+		t.Errorf("took %s: it waited for strangers", took)
 	}
 }
 
@@ -51,7 +51,7 @@ func TestManyTunnelsAreQuicklyPublished(t *testing.T) {
 		}
 		s.plane.Settle()
 		t.Logf("%d tunnels in %s", tunnel.MaxOffers, time.Since(begun))
-		if took := time.Since(begun); took > 2*time.Second {
+		if took := time.Since(begun); took > 10*time.Second { // half a second on a slow machine, if the work grows with their number alone
 			t.Errorf("took %s", took)
 		}
 	}

@@ -68,7 +68,7 @@ func TestTheServerHearsOfEachService(t *testing.T) {
 		_ = up.Close()
 		<-served
 	}()
-	check := &health.Check{Kind: health.TCP, Interval: 20 * time.Millisecond, Fall: 2, Rise: 2}
+	check := &health.Check{Kind: health.TCP, Interval: 250 * time.Millisecond, Fall: 2, Rise: 2}
 	web, db, plain := tunnel.TCPName(80), tunnel.TCPName(5432), tunnel.TCPName(22)
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -95,8 +95,8 @@ func TestStopDoesNotWaitForAClientThatSaysNothing(t *testing.T) {
 	}
 	begun := time.Now()
 	b.server.stop()
-	if took := time.Since(begun); took > 2*time.Second {
-		t.Errorf("took %s", took)
+	if took := time.Since(begun); took >= tunnel.HelloTimeout {
+		t.Errorf("took %s: it waited for a hello", took)
 	}
 }
 
@@ -131,7 +131,7 @@ func TestGoAwayDoesNotWaitForAClientThatDoesNotListen(t *testing.T) {
 	defer cancel()
 	begun := time.Now()
 	b.server.GoAway(ctx)
-	if took := time.Since(begun); took > time.Second {
+	if took := time.Since(begun); took > 5*time.Second { // of a wait without end
 		t.Errorf("took %s", took)
 	}
 	thaw()

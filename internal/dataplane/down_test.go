@@ -37,7 +37,7 @@ upstreams:
   - name: app
     balance: first
     members: [{address: "$hung", name: hung}, {address: "$well", name: well}]
-    health: {expect: {expect: "\n"}, interval: 500ms, timeout: 200ms, rise: 1, fall: 1}
+    health: {expect: {expect: "\n"}, interval: 2s, timeout: 2s, rise: 1, fall: 1}
 `
 	isDown := func() bool {
 		for _, u := range d.State().Upstreams {
@@ -51,7 +51,7 @@ upstreams:
 	}
 	apply(t, d, read(t, text, vars))
 	await(t, "the member that hangs to be found", isDown)
-	apply(t, d, read(t, strings.Replace(text, "interval: 500ms", "interval: 400ms", 1), vars))
+	apply(t, d, read(t, strings.Replace(text, "interval: 2s", "interval: 3s", 1), vars))
 	if !isDown() {
 		t.Error("after a reload the member is taken for well")
 	}

@@ -77,14 +77,16 @@ func TestHTTPRefuses(t *testing.T) {
 
 func TestHTTPHeadLimits(t *testing.T) {
 	var refused reasons
-	r := runHTTP(t, HTTPConfig{ReadHeaderTimeout: 20 * time.Millisecond, OnRefused: refused.add}, func(http.ResponseWriter, *http.Request) {
-		t.Error("a request came through")
-	})
-	slow := dial(t, r.Addr())
+	none := func(http.ResponseWriter, *http.Request) { t.Error("a request came through") }
+	hasty := runHTTP(t, HTTPConfig{ReadHeaderTimeout: 20 * time.Millisecond, OnRefused: refused.add}, none)
+	slow := dial(t, hasty.Addr())
 	_, _ = io.WriteString(slow, "GET / HTTP/1.1\r\nHost:")
 	if _, err := io.Copy(io.Discard, slow); err != nil {
 		t.Errorf("a slow head ended with %v, want an end", err)
 	}
+	hasty.stop()
+	<-hasty.done
+	r := runHTTP(t, HTTPConfig{OnRefused: refused.add}, none)
 	big := dial(t, r.Addr())
 	go func() {
 		_, _ = io.WriteString(big, "GET / HTTP/1.1\r\nHost: x\r\nA: "+strings.Repeat("a", 80<<10)+"\r\n\r\n")

@@ -88,15 +88,8 @@ func service(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-func closedPort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
+// closedPort is an address that nothing listens on, and whose port the kernel gives to nobody.
+const closedPort = "127.0.0.1:1"
 
 func proxies(t *testing.T) map[string]*proxytest.Proxy {
 	t.Helper()
@@ -140,7 +133,7 @@ func TestEachKindOfProxy(t *testing.T) {
 			if want := map[bool]int{true: 0, false: 407}[scheme == "socks5"]; failed.Status != want {
 				t.Errorf("with a wrong password: status %d, want %d", failed.Status, want)
 			}
-			if _, err := Dial(t.Context(), http.ProxyURL(p.URL), "https", closedPort(t)); !errors.As(err, &failed) {
+			if _, err := Dial(t.Context(), http.ProxyURL(p.URL), "https", closedPort); !errors.As(err, &failed) {
 				t.Errorf("to a closed port: got %v", err)
 			}
 		})
@@ -193,7 +186,7 @@ func TestProxiesThatCannotBeUsed(t *testing.T) {
 	}{
 		{"unreadable", func(*http.Request) (*url.URL, error) { return nil, errors.New("canary") }, ErrUnreadable, "proxy"},
 		{"of another kind", parse("ftp://" + service(t)), nil, `"ftp"`},
-		{"not there", parse("http://" + closedPort(t)), syscall.ECONNREFUSED, "proxy 127.0.0.1"},
+		{"not there", parse("http://" + closedPort), syscall.ECONNREFUSED, "proxy 127.0.0.1"},
 		{"no proxy", parse("http://" + service(t)), nil, "malformed"},
 		{"no SOCKS proxy", parse("socks5://" + service(t)), nil, "proxy"},
 		{"no TLS", parse("https://" + service(t)), nil, "proxy"},

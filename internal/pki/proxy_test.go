@@ -83,8 +83,8 @@ func TestFetchCAThroughAProxy(t *testing.T) {
 	}{
 		{"a proxy that asks for a password", &stranger, addr, []string{"wants a name and a password", "407"}},
 		{"a proxy that knows another password", &other, addr, []string{"does not take the name and password", "407"}},
-		{"a proxy that does not reach the server", via, freeAddr(t), []string{"through the proxy at " + via.Host, "502"}},
-		{"a proxy that is not there", &url.URL{Scheme: "http", Host: freeAddr(t)}, addr, []string{"through the proxy at", "connection refused"}},
+		{"a proxy that does not reach the server", via, closedPort, []string{"through the proxy at " + via.Host, "502"}},
+		{"a proxy that is not there", &url.URL{Scheme: "http", Host: closedPort}, addr, []string{"through the proxy at", "connection refused"}},
 		{"a proxy of another kind", &ftp, addr, []string{"through the proxy at", "ftp"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -33,12 +33,8 @@ func listen(t testing.TB) *net.TCPListener {
 	return ln
 }
 
-// closedPort is an address that nothing listens on.
-func closedPort(t testing.TB) string {
-	ln := listen(t)
-	ln.Close()
-	return ln.Addr().String()
-}
+// closedPort is an address that nothing listens on, and whose port the kernel gives to nobody.
+const closedPort = "127.0.0.1:1"
 
 // pair is both ends of a connection.
 func pair(t testing.TB) (near, far *net.TCPConn) {

@@ -94,7 +94,7 @@ func TestNoMetricsCountNothing(t *testing.T) {
 func TestRequestsAreCounted(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	m := NewMetrics(reg, Mode{HTTP: true})
-	s := newSite(t, m, static(closedPort(t), upstream.HTTP1), member(t, func(w http.ResponseWriter, r *http.Request) {
+	s := newSite(t, m, static(closedPort, upstream.HTTP1), member(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/none" {
 			w.WriteHeader(http.StatusNotFound)
@@ -193,7 +193,7 @@ func TestUpgradedConnectionsAreCounted(t *testing.T) {
 func TestTCPIsCounted(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	m := NewMetrics(reg, Mode{TCP: true})
-	u := upstreamOf(static(closedPort(t), upstream.Raw), static(service(t, echo), upstream.Raw))
+	u := upstreamOf(static(closedPort, upstream.Raw), static(service(t, echo), upstream.Raw))
 	u.Reconfigure(upstream.Config{Name: "test", Retries: -1, OnFailedDial: m.FailedTCPOpen})
 	near, far := pair(t)
 	served := make(chan struct{})

@@ -180,7 +180,7 @@ func TestUpgradedConnectionHasAPlace(t *testing.T) {
 
 // Failed dials for requests count like those for connections: who fails again and again is left alone.
 func TestRequestsEjectWhoFails(t *testing.T) {
-	bad := &counted{Member: static(closedPort(t), upstream.HTTP1)}
+	bad := &counted{Member: static(closedPort, upstream.HTTP1)}
 	u := upstream.New(upstream.Config{Name: "test", Retries: 1})
 	u.Add(upstream.Placed{Member: bad})
 	u.Add(upstream.Placed{Member: member(t, func(http.ResponseWriter, *http.Request) {})})
@@ -203,7 +203,7 @@ func TestRequestsAreRetriedAsOftenAsTheUpstreamSays(t *testing.T) {
 	u := upstream.New(upstream.Config{Name: "test", Retries: 1, Ejection: upstream.Ejection{After: -1}})
 	var all []*counted
 	for range 4 {
-		m := &counted{Member: static(closedPort(t), upstream.HTTP1)}
+		m := &counted{Member: static(closedPort, upstream.HTTP1)}
 		all = append(all, m)
 		u.Add(upstream.Placed{Member: m})
 	}

@@ -62,7 +62,7 @@ func TestFailedDialGoesToTheNextMember(t *testing.T) {
 				}
 				got = append(got, p)
 			})
-			s := newSite(t, nil, static(closedPort(t), upstream.HTTP1), good)
+			s := newSite(t, nil, static(closedPort, upstream.HTTP1), good)
 			body := bytes.Repeat([]byte("x"), size)
 			if res, text := s.do(t, method, "/", body, nil); res.StatusCode != http.StatusOK {
 				t.Errorf("%s with %d bytes: got %d %q", method, size, res.StatusCode, text)

@@ -67,7 +67,7 @@ func TestAtMostOnce(t *testing.T) {
 		return rnd.IntN(n)
 	}
 	l := &ledger{ran: map[string]int{}}
-	s := newSite(t, nil, moody(t, l, random), static(closedPort(t), upstream.HTTP1), moody(t, l, random), moody(t, l, random))
+	s := newSite(t, nil, moody(t, l, random), static(closedPort, upstream.HTTP1), moody(t, l, random), moody(t, l, random))
 	methods := []string{"POST", "PUT", "PATCH", "DELETE"}
 	failed := 0
 	var visitors sync.WaitGroup

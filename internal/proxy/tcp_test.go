@@ -39,7 +39,7 @@ func TestTCPReachesAMemberPastThoseThatFail(t *testing.T) {
 		first upstream.Member
 	}{
 		{"none before it", nil},
-		{"a member that refuses", static(closedPort(t), upstream.Raw)},
+		{"a member that refuses", static(closedPort, upstream.Raw)},
 		{"a member that times out", failing("slow", upstream.TimedOut, false)},
 		{"a member that was lost before bytes were sent", failing("lost", upstream.Lost, false)},
 	} {
@@ -72,7 +72,7 @@ func TestTCPVisitorWithoutServiceIsReset(t *testing.T) {
 	}{
 		{"no member", func(*testing.T) []upstream.Member { return nil }},
 		{"all refuse", func(t *testing.T) []upstream.Member {
-			return []upstream.Member{static(closedPort(t), upstream.Raw), static(closedPort(t), upstream.Raw)}
+			return []upstream.Member{static(closedPort, upstream.Raw), static("127.0.0.1:2", upstream.Raw)}
 		}},
 		{"the first may have passed bytes on", func(t *testing.T) []upstream.Member {
 			return []upstream.Member{failing("first", upstream.Lost, true), untouched(t)}

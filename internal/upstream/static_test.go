@@ -23,12 +23,8 @@ func listen(t *testing.T, network, addr string) net.Listener {
 	return ln
 }
 
-// closedPort is an address that nothing listens on.
-func closedPort(t *testing.T) string {
-	ln := listen(t, "tcp", "127.0.0.1:0")
-	ln.Close()
-	return ln.Addr().String()
-}
+// closedPort is an address that nothing listens on, and whose port the kernel gives to nobody.
+const closedPort = "127.0.0.1:1"
 
 func TestStaticReasons(t *testing.T) {
 	silent := listen(t, "tcp", "127.0.0.1:0") // accepts by its backlog and never speaks TLS
@@ -37,7 +33,7 @@ func TestStaticReasons(t *testing.T) {
 		cfg  StaticConfig
 		want Reason
 	}{
-		{"nothing listens", StaticConfig{Network: "tcp", Address: closedPort(t)}, Refused},
+		{"nothing listens", StaticConfig{Network: "tcp", Address: closedPort}, Refused},
 		{"no such host", StaticConfig{Network: "tcp", Address: "no-such-host.invalid:80"}, Unreachable},
 		{"no such socket file", StaticConfig{Network: "unix", Address: filepath.Join(t.TempDir(), "none")}, Unreachable},
 		{"a network without half-close", StaticConfig{Network: "udp", Address: "127.0.0.1:9"}, Unreachable},
