@@ -106,7 +106,11 @@ func appendText(p []byte, r *Record) []byte {
 		l.text("hop", hop)
 	}
 	for _, t := range r.Tries {
-		l.text("tried", t.Member+": "+t.Reason+" after "+t.Took.Round(time.Microsecond).String())
+		after := ""
+		if t.Took > 0 {
+			after = " after " + t.Took.Round(time.Microsecond).String()
+		}
+		l.text("tried", t.Member+": "+t.Reason+after)
 	}
 	for _, c := range r.Candidates {
 		l.text("candidate", c.Member+": "+c.State)

@@ -59,11 +59,11 @@ type Candidate struct {
 	State  string `json:"state"` // "up", "ejected for 8s more: refused", "3 of 3 connections", …
 }
 
-// Try is an attempt at a member that failed.
+// Try is an attempt at a member that failed; or an upstream, in place of the member, that had none to try.
 type Try struct {
 	Member string        `json:"member"`
 	Reason string        `json:"reason"`
-	Took   time.Duration `json:"-"`
+	Took   time.Duration `json:"-"` // 0 of an upstream
 }
 
 // Open says whether the connection has not ended.

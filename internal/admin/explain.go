@@ -38,7 +38,11 @@ func Explain(w io.Writer, r accesslog.Record, now time.Time) error {
 		step("candidate", "%s: %s", c.Member, c.State)
 	}
 	for _, try := range r.Tries {
-		step("tried", "%s: %s after %s", try.Member, try.Reason, short(try.Took))
+		after := ""
+		if try.Took > 0 {
+			after = " after " + short(try.Took)
+		}
+		step("tried", "%s: %s%s", try.Member, try.Reason, after)
 	}
 	if r.Queued > 0 {
 		step("waited", "%s for a member with room", short(r.Queued))

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
@@ -592,6 +593,46 @@ func TestADivertTakesItsSourceAndGivesItBack(t *testing.T) {
 	}
 	if _, err := divertOf(t, d, laptop, control.Divert{Entrypoint: "device"}); err == nil || !strings.Contains(err.Error(), "devices") {
 		t.Errorf("a divert of an unknown entrypoint: got %v, want the names of those that there are", err)
+	}
+}
+
+// A laptop that answers nothing holds up its first visitors, and then nobody; one who may not go elsewhere waits each time.
+func TestABlackHoleHoldsUpTheFirstVisitorsOfADivert(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
+	apply(t, d, read(t, devices, vars))
+	laptop := newClient("laptop", "127.0.0.1:1")
+	laptop.silent.Store(true)
+	want := control.Divert{Entrypoint: "devices", Sources: []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")}}
+	if _, err := divertOf(t, d, laptop, want); err != nil {
+		t.Fatal(err)
+	}
+	var first sync.WaitGroup
+	for range 3 {
+		first.Go(func() {
+			if _, err := tryVisit(t, "127.0.0.3", vars["addr"]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	first.Wait()
+	for range 10 {
+		begun := time.Now()
+		if v := visit(t, "127.0.0.3", vars["addr"]); !strings.HasPrefix(v.name, "app") || !v.hears("hello") {
+			t.Errorf("got %s, want a member of app", v.name)
+		}
+		if took := time.Since(begun); took > divertLimit/2 {
+			t.Errorf("a visitor behind the first was held up for %s", took)
+		}
+	}
+	r := d.cfg.Records.Find(accesslog.Query{Entrypoint: "devices"})[0]
+	if diff := cmp.Diff([]accesslog.Try{{Member: "divert/laptop", Reason: "ejected"}}, r.Tries); diff != "" {
+		t.Errorf("what the record says was tried (-want +got):\n%s", diff)
+	}
+	for _, u := range d.State().Upstreams {
+		if u.Name == "divert/laptop" && (u.Members[0].State != admin.MemberEjected || !u.Usable) {
+			t.Errorf("the state has it as %+v, want it ejected", u)
+		}
 	}
 }
 

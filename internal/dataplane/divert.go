@@ -12,10 +12,15 @@ import (
 	"culvert/internal/control"
 	"culvert/internal/hostname"
 	"culvert/internal/router"
+	"culvert/internal/tunnel"
 )
 
 // divertLimit is what a client may take to answer for a visitor before the visitor falls through to the other routes.
 const divertLimit = time.Second
+
+// divertEjection is for how long, at most, visitors fall through at once while the client answers nothing, before one of them
+// tries again: somebody sits there who mends it.
+const divertEjection = 30 * time.Second
 
 // divert is the route of a control.Divert, before the others of its entrypoint. Control keeps its time and tells of it.
 type divert struct {
@@ -63,6 +68,11 @@ func (d *DataPlane) endDivert(v *divert) {
 	if !v.entry.isOwn() && !v.entry.isWanted() {
 		v.entry.expireSoon()
 	}
+}
+
+// divertID is the id of the divert that has a route and an upstream of this name; false if none has.
+func divertID(name string) (id string, ok bool) {
+	return strings.CutPrefix(name, string(tunnel.Divert)+"/")
 }
 
 func (v *divert) remove() {

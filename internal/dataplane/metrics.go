@@ -1,14 +1,12 @@
 package dataplane
 
 import (
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"culvert/internal/proxy"
-	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
 	"culvert/internal/upstream/health"
 )
@@ -57,7 +55,7 @@ func NewCounters(reg prometheus.Registerer) *Counters {
 // took counts what a route takes: for the state, and for the metrics if it is of the configuration, or a divert.
 func (e *entry) took(r route) func(*upstream.Dialed) {
 	total := e.total(r.Name)
-	if !e.isOwn() && !strings.HasPrefix(r.Name, string(tunnel.Divert)+"/") {
+	if _, diverted := divertID(r.Name); !diverted && !e.isOwn() {
 		return func(*upstream.Dialed) { total.Add(1) }
 	}
 	taken, counts := e.plane.cfg.Counters.routes.WithLabelValues(e.plan.Name, r.Name), r.pool.counts

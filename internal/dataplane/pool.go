@@ -61,6 +61,9 @@ func (p *pool) config() upstream.Config {
 	}
 	f := p.file
 	if f == nil {
+		if _, ok := divertID(p.name); ok {
+			c.Ejection.Most = divertEjection
+		}
 		return c
 	}
 	c.Policy, c.Retries, c.SlowStart = balancer.Policy(f.Balance), f.Connect.Retries, f.SlowStart

@@ -13,7 +13,6 @@ import (
 	"culvert/internal/admin"
 	"culvert/internal/balancer"
 	"culvert/internal/hostname"
-	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
 	"culvert/internal/upstream/health"
 )
@@ -56,7 +55,7 @@ func (e *entry) state() admin.Entrypoint {
 		if r.Fallback {
 			shown.OnDown = "fallback"
 		}
-		if id, ok := strings.CutPrefix(r.Name, string(tunnel.Divert)+"/"); ok {
+		if id, ok := divertID(r.Name); ok {
 			shown.Divert = id
 		}
 		s.Routes = append(s.Routes, shown)

@@ -226,7 +226,6 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 	first := p.visit.First
 	first.OnFailure(cancel)
 	var waited <-chan time.Time
-	var queued time.Duration
 	for routes := p.settings.Routes; ; {
 		var changed <-chan struct{}
 		if p.settings.EmptyTimeout > 0 {
@@ -234,7 +233,6 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 		}
 		d, err := p.search(ctx, routes, first)
 		if err == nil || changed == nil || upstream.ReasonOf(err) != upstream.NoMember {
-			d.Queued += queued
 			return d, err
 		}
 		begun := time.Now()
@@ -251,59 +249,60 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 		case <-ctx.Done():
 			changed = nil
 		}
-		queued += time.Since(begun)
+		p.dialed.Queued += time.Since(begun)
 		if changed == nil {
-			p.dialed.Queued = queued
 			return d, err
 		}
 	}
 }
 
-// search goes through the routes once. What was tried on the way is in dialed.
+// search goes through the routes once. What was tried on the way, and how long the visitor has waited so far, is in dialed.
 func (p *passage) search(ctx context.Context, routes *Routes, first *upstream.First) (upstream.Dialed, error) {
 	key := router.L4Key{Source: p.visit.Source.Addr().WithZone(""), Host: p.visit.Host, Roll: p.roll}
 	var err error = errNoRoute
-	p.dialed.Tries, p.dialed.Queued = nil, 0
-	for i := 0; ; i++ {
-		index, target, ok := routes.Next(key, i)
-		if !ok {
-			return upstream.Dialed{}, err
-		}
-		i = index
+	p.dialed.Tries = nil
+	index, target, ok := routes.Next(key, 0)
+	for ok {
 		p.route, p.target = routes.Route(index), target
 		p.visit.Limit, p.visit.First = target.Limit, first
 		if target.Bare {
 			p.visit.First = nil
 		}
-		d, dialErr := target.Upstream.Dial(ctx, &p.visit)
+		if ok = p.route.Fallback; ok {
+			index, target, ok = routes.Next(key, index+1)
+		}
+		p.visit.Elsewhere = ok
+		d, dialErr := p.target.Upstream.Dial(ctx, &p.visit)
 		if dialErr == nil {
-			if target.Took != nil {
-				target.Took(&d)
+			if took := p.target.Took; took != nil {
+				took(&d)
 			}
 			if before := p.dialed.Tries; len(before) > 0 {
 				d.Tries = append(before, d.Tries...)
 			}
+			d.Queued += p.dialed.Queued
 			return d, nil
 		}
 		err = dialErr
-		p.dialed.Tries = append(p.dialed.Tries, failedTries(dialErr, target)...)
-		if !p.route.Fallback || maybeSent(dialErr) || ctx.Err() != nil {
-			return d, err
+		p.failed(dialErr)
+		if maybeSent(dialErr) || ctx.Err() != nil {
+			break
 		}
 	}
+	return upstream.Dialed{}, err
 }
 
-// failedTries are the tries of a dial that gave no connection: without any there was no member to try.
-func failedTries(err error, target *Target) []upstream.Try {
+// failed notes what a dial that gave no connection has tried: without any try there was no member for the visitor.
+func (p *passage) failed(err error) {
 	var d *upstream.DialError
-	switch {
-	case !errors.As(err, &d):
-		return nil
-	case len(d.Tries) == 0:
-		return []upstream.Try{{Member: target.Upstream.Name(), Reason: d.Reason}}
-	default:
-		return d.Tries
+	if !errors.As(err, &d) {
+		return
 	}
+	p.dialed.Queued += d.Queued
+	if len(d.Tries) == 0 {
+		d.Tries = []upstream.Try{{Member: p.target.Upstream.Name(), Reason: d.Reason}}
+	}
+	p.dialed.Tries = append(p.dialed.Tries, d.Tries...)
 }
 
 func maybeSent(err error) bool {

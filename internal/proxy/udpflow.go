@@ -296,9 +296,10 @@ func (f *udpFlow) choose(old *place, refused []upstream.Member, why string) (*pl
 		if why == movedRerouted && old != nil && up == old.upstream && !old.Lost() {
 			return old, nil
 		}
-		v.Limit = 0
+		v.Limit, v.Elsewhere = 0, false
 		if fallback {
 			v.Limit = fallbackLimit
+			_, _, _, v.Elsewhere = (*u.route.Load())(source.Addr(), f.roll, index+1)
 		}
 		var next *place
 		if next, err = dialFlow(ctx, up, v, refused); err == nil {

@@ -24,6 +24,9 @@ type Candidates struct {
 	order    balancer.Order
 	tries    int
 	full     bool // there are members to wait for
+
+	elsewhere bool // as the visit has it
+	ejected   bool // there are members that are not for this visit because they are ejected
 }
 
 // A member's rank: lower ones are tried first.
@@ -58,7 +61,7 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 func (u *Upstream) Candidates(v *Visit) Candidates {
 	var c Candidates
 	u.rank(&c, v)
-	if usable := c.full || c.order.Len() > 0; usable != u.told.usable.Load() && u.cfg.Load().OnUsable != nil {
+	if usable := c.full || c.ejected || c.order.Len() > 0; usable != u.told.usable.Load() && u.cfg.Load().OnUsable != nil {
 		u.settle() // a member's own Usable has changed
 	}
 	return c
@@ -97,7 +100,8 @@ func (u *Upstream) rankMany(c *Candidates, v *Visit, n int) {
 
 func (u *Upstream) order(c *Candidates, v *Visit, s *scratch) {
 	cfg := u.cfg.Load()
-	n, room, taken := u.look(c.seats, cfg.SlowStart, s)
+	c.elsewhere = v != nil && v.Elsewhere
+	n, room, taken := u.look(c, cfg.SlowStart, s)
 	for _, group := range [...]uint{1<<well | 1<<suspect, 1<<backup | 1<<suspectBackup, 1 << ejected} {
 		if room&group != 0 {
 			break
@@ -138,9 +142,9 @@ func (u *Upstream) order(c *Candidates, v *Visit, s *scratch) {
 
 // look fills the scratch with the n members that are usable and have room. Room and taken are the ranks that some with
 // and some without room have, a bit each.
-func (u *Upstream) look(seats []*seat, slowStart time.Duration, s *scratch) (n int, room, taken uint) {
+func (u *Upstream) look(c *Candidates, slowStart time.Duration, s *scratch) (n int, room, taken uint) {
 	var now time.Duration
-	for i, seat := range seats {
+	for i, seat := range c.seats {
 		t := seat.now.Load()
 		if now == 0 && (t.back != 0 || seat.ejected.Load() != 0) {
 			now = u.now()
@@ -148,6 +152,8 @@ func (u *Upstream) look(seats []*seat, slowStart time.Duration, s *scratch) (n i
 		rank, open := seat.rank(t, now), seat.open.Load()
 		switch {
 		case rank == unusable:
+		case rank == ejected && c.elsewhere:
+			c.ejected = true
 		case t.maxConns > 0 && open >= t.maxConns:
 			taken |= 1 << rank
 		default:
@@ -165,8 +171,8 @@ func (s *seat) rank(t *terms, now time.Duration) uint8 {
 		return unusable
 	}
 	r := uint8(well)
-	switch until := time.Duration(s.ejected.Load()); {
-	case until != 0 && (now < until || now < time.Duration(s.trial.Load())):
+	switch {
+	case now < s.alone():
 		return ejected
 	case s.suspect():
 		r = suspect
@@ -193,7 +199,7 @@ func (c *Candidates) Claim(i int) (p *Place, at int) {
 		if s.take(s.now.Load().maxConns) {
 			s.total.Add(1)
 			s.tryAgain(c.upstream)
-			return &Place{upstream: c.upstream, seat: s}, i
+			return &Place{upstream: c.upstream, seat: s, elsewhere: c.elsewhere}, i
 		}
 	}
 	return nil, i

@@ -42,7 +42,7 @@ func (u *Upstream) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 		u.failed(m, failed.Reason)
 		place.Release()
 		tries = append(tries, Try{Member: m.Name(), Reason: failed.Reason, Took: time.Since(begun)})
-		failed.Tries = tries
+		failed.Tries, failed.Queued = tries, a.Queued
 		if failed.MaybeSent || ctx.Err() != nil || len(tries) >= c.Tries() {
 			return Dialed{}, &failed
 		}

@@ -15,6 +15,16 @@ func (u *Upstream) succeeded(s *seat) {
 // trialTime is for how long one visitor alone may try a member whose ejection is over, if nothing is heard of it.
 const trialTime = 5 * time.Second
 
+// alone is until when a member has no visitors because it is ejected, or because one of them finds out how it is; 0 if it is
+// not ejected.
+func (s *seat) alone() time.Duration {
+	until := s.ejected.Load()
+	if until != 0 {
+		until = max(until, s.trial.Load())
+	}
+	return time.Duration(until)
+}
+
 // tryAgain has a member whose ejection is over ranked as before for all but the visitor who takes a place now: if it is still
 // a black hole, one visitor waits for it and not everyone of that moment.
 func (s *seat) tryAgain(u *Upstream) {
@@ -28,8 +38,8 @@ func (s *seat) tryAgain(u *Upstream) {
 	}
 }
 
-// failedAt notes that a member did not give a connection, and may eject it.
-func (u *Upstream) failedAt(s *seat, err *DialError) {
+// failedAt notes that a member did not give a connection, and may eject it. Elsewhere is as the visit has it.
+func (u *Upstream) failedAt(s *seat, err *DialError, elsewhere bool) {
 	s.failed.Add(1)
 	s.trouble.Store(&trouble{time.Now(), err.Err})
 	e := u.cfg.Load().Ejection
@@ -37,14 +47,15 @@ func (u *Upstream) failedAt(s *seat, err *DialError) {
 		return
 	}
 	u.mu.Lock()
-	u.eject(s, e, err.Reason)
+	// Who fails at once costs a visitor with another upstream nothing, and so does who is well again as soon as it is.
+	u.eject(s, e, err.Reason, elsewhere && err.Reason == TimedOut)
 	u.mu.Unlock()
 	u.told.tell()
 }
 
-// eject leaves a member alone for a while, unless half of them are left alone already or no other is usable. The caller
-// holds mu.
-func (u *Upstream) eject(s *seat, e Ejection, why Reason) {
+// eject leaves a member alone for a while. Unless it may be the last one, that is not done when half of them are left alone
+// already or no other is usable. The caller holds mu.
+func (u *Upstream) eject(s *seat, e Ejection, why Reason, last bool) {
 	now := u.now()
 	if now < time.Duration(s.ejected.Load()) { // dials that began before it was ejected
 		return
@@ -61,7 +72,7 @@ func (u *Upstream) eject(s *seat, e Ejection, why Reason) {
 			ejected++
 		}
 	}
-	if !present || 2*ejected > usable {
+	if !present || !last && 2*ejected > usable {
 		return
 	}
 	spell := e.Most

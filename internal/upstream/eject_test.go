@@ -327,3 +327,139 @@ func TestActiveCheckEndsAnEjection(t *testing.T) {
 		t.Errorf("visitors at %s, want half at the one that the check says is up", got)
 	}
 }
+
+// With another upstream to go to, visitors leave even the only member alone while it is a black hole.
+func TestTheLastMemberIsEjectedWhereThereIsAnotherUpstream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var usable []bool
+		u := New(Config{Name: "app", Ejection: Ejection{Most: 30 * time.Second}, OnUsable: func(is bool) { usable = append(usable, is) }})
+		hole := &blackHole{node: node{name: "hole"}}
+		hole.silent.Store(true)
+		u.Add(Placed{Member: hole})
+		begun := time.Now()
+		visit := func(elsewhere bool) (Reason, time.Duration) {
+			begun := time.Now()
+			d, err := u.Dial(t.Context(), &Visit{Limit: time.Second, Elsewhere: elsewhere})
+			d.Place.Release()
+			if err == nil {
+				return "", time.Since(begun)
+			}
+			return ReasonOf(err), time.Since(begun)
+		}
+		var waited []string
+		for time.Since(begun) < 2*time.Minute {
+			at := time.Since(begun)
+			switch reason, took := visit(true); {
+			case reason == TimedOut && took == time.Second:
+				waited = append(waited, at.String())
+			case reason != Ejected || took != 0:
+				t.Fatalf("after %s a visitor got %q after %s, want it to go on at once", at, reason, took)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		// One after the other the first three, and then one in 10, 20, 30, 30, … s.
+		want := []string{"0s", "1.1s", "2.2s", "13.2s", "34.2s", "1m5.2s", "1m36.2s"}
+		if diff := cmp.Diff(want, waited); diff != "" {
+			t.Errorf("visitors who waited (-want +got):\n%s", diff)
+		}
+		if reason, _ := visit(false); reason != TimedOut {
+			t.Errorf("who has no other upstream got %q, want the member asked", reason)
+		}
+		hole.silent.Store(false)
+		if reason, took := visit(false); reason != "" || took != 0 {
+			t.Errorf("who has no other upstream got %q after %s from a member that is well", reason, took)
+		}
+		if reason, _ := visit(true); reason != "" {
+			t.Errorf("when it has given a connection a visitor got %q", reason)
+		}
+		if diff := cmp.Diff([]bool{true}, usable); diff != "" || !u.Usable() {
+			t.Errorf("ejection changed what is usable: %s", diff)
+		}
+	})
+}
+
+// blackHole is a node that gives no answer while it is silent.
+type blackHole struct {
+	node
+	silent atomic.Bool
+}
+
+func (b *blackHole) Dial(ctx context.Context, v *Visit) (Dialed, error) {
+	if b.silent.Load() {
+		return hanging(b.name).Dial(ctx, v)
+	}
+	return b.node.Dial(ctx, v)
+}
+
+// While one visitor finds out whether the only member is well again, the others go elsewhere at once, and status says why.
+func TestOthersGoElsewhereDuringATrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := New(Config{Ejection: Ejection{After: 1}})
+		u.Add(Placed{Member: hanging("hole")})
+		v := &Visit{Limit: time.Second, Elsewhere: true}
+		if _, err := u.Dial(t.Context(), v); ReasonOf(err) != TimedOut {
+			t.Fatalf("the first got %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if _, err := u.Dial(t.Context(), v); ReasonOf(err) != TimedOut {
+				t.Errorf("the one who tries it got %v", err)
+			}
+		}()
+		synctest.Wait()
+		if _, err := u.Dial(t.Context(), v); ReasonOf(err) != Ejected {
+			t.Errorf("another of that moment got %v", err)
+		}
+		if p := state(u, "hole"); p.EjectedUntil.IsZero() {
+			t.Errorf("during the trial it is %+v, want it ejected", p)
+		}
+		<-done
+	})
+}
+
+// Who refuses costs nobody time, and is to have its visitors at once when it is there: all of them are ejected by time-outs
+// alone.
+func TestTheLastMemberThatRefusesIsAskedEachTime(t *testing.T) {
+	u, all := nodes(Config{Retries: -1}, 2)
+	for _, n := range all {
+		n.broken.Store(true)
+	}
+	for range 10 {
+		if _, err := u.Dial(t.Context(), &Visit{Elsewhere: true}); ReasonOf(err) != Refused {
+			t.Fatalf("got %v", err)
+		}
+	}
+	all[0].broken.Store(false)
+	all[1].broken.Store(false)
+	if d, err := u.Dial(t.Context(), &Visit{Elsewhere: true}); err != nil {
+		t.Errorf("got %v, %v, when they are there", d.Place, err)
+	}
+}
+
+// An ejected member is not the last resort of who has another upstream, and nobody waits for it in the queue.
+func TestNobodyWaitsForAnEjectedMemberWhoCanGoElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := busy(t, Queue{Max: 5, Timeout: time.Minute})
+		l.u.Reconfigure(Config{Name: "app", Queue: Queue{Max: 5, Timeout: time.Minute}, Ejection: Ejection{After: 1}})
+		var err error
+		l.all.Go(func() { _, err = l.u.Dial(t.Context(), &Visit{Elsewhere: true}) })
+		synctest.Wait()
+		l.join(t.Context(), "1")
+		time.Sleep(time.Second)
+		s := l.u.set.Load().seats[0]
+		l.u.failedAt(s, &DialError{Reason: TimedOut, Err: errors.New("x")}, true)
+		l.u.Recheck()
+		synctest.Wait()
+		var d *DialError
+		if !errors.As(err, &d) || d.Reason != Ejected || d.Queued != time.Second {
+			t.Errorf("who could go elsewhere got %+v, want it to have gone after a second", err)
+		}
+		if n := l.u.Waiting(); n != 1 {
+			t.Errorf("%d wait, want the one who cannot", n)
+		}
+		l.leave("0")
+		l.wantErr(t, "1", "", time.Second)
+	})
+}

@@ -58,6 +58,9 @@ type Visit struct {
 	// Limit bounds one member's whole dial, also of the last one that is left; 0: not at all. It is the Upstream's to
 	// keep, a member need not look at it.
 	Limit time.Duration
+	// Elsewhere says that there is another upstream for the visitor: members that are ejected are not tried for it, and it may
+	// have the last one ejected.
+	Elsewhere bool
 	// Proxy is the PROXY header that the visitor's connection came with; nil if it had none.
 	Proxy *proxyproto.Header
 	// Emit is the PROXY header that the service is to get before anything else. A member with a setting of its own has its
@@ -140,6 +143,7 @@ const (
 	Canceled     Reason = "canceled"       // the visitor went away
 	QueueFull    Reason = "queue_full"     // all members have as many connections as they may, and enough visitors wait
 	QueueTimeout Reason = "queue_timeout"  // no member had room in time
+	Ejected      Reason = "ejected"        // all members are ejected, and there is another upstream for the visitor
 )
 
 // DialError is a failed dial.
@@ -149,7 +153,8 @@ type DialError struct {
 	// MaybeSent means that visitor bytes may have reached a service: no other member may be tried.
 	MaybeSent bool
 	Err       error
-	Tries     []Try // of an Upstream's Dial: all that failed, the last one too
+	Tries     []Try         // of an Upstream's Dial: all that failed, the last one too
+	Queued    time.Duration // of an Upstream's Dial or Admit: waited until a member had room, or in vain
 }
 
 func (e *DialError) Error() string {

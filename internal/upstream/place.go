@@ -7,9 +7,10 @@ import (
 
 // Place is the account of one connection or request at a member. Whoever has it releases it when that is over.
 type Place struct {
-	upstream *Upstream
-	seat     *seat
-	released atomic.Bool
+	upstream  *Upstream
+	seat      *seat
+	elsewhere bool // as its visit has it
+	released  atomic.Bool
 }
 
 // Member is whose place it is.
@@ -30,7 +31,7 @@ func (p *Place) Report(err *DialError) {
 		p.upstream.succeeded(p.seat)
 		return
 	}
-	p.upstream.failedAt(p.seat, err)
+	p.upstream.failedAt(p.seat, err, p.elsewhere)
 }
 
 // Lost says that the member serves nobody at present, whatever is open included: it was removed, is down by its check or

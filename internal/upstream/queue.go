@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -41,10 +40,16 @@ type waiter struct {
 	visit    *Visit
 	served   chan struct{} // closed when one of the following is there
 	admitted Admitted
-	err      error
+	failed   *DialError
 }
 
-var errNoUsable = errors.New("no member is usable")
+// nobody is the failure of a visit for which there are no candidates.
+func (u *Upstream) nobody(c *Candidates) *DialError {
+	if c.ejected {
+		return &DialError{Reason: Ejected, Err: fmt.Errorf("all members of upstream %s are ejected", u.Name())}
+	}
+	return &DialError{Reason: NoMember, Err: fmt.Errorf("upstream %s has no usable member", u.Name())}
+}
 
 // Admit finds a place for the visit, and waits for one while all members have as many connections as they may. Nobody
 // overtakes who waits. The error is a *DialError: that no member is usable, that too many wait, or that it took too long.
@@ -61,7 +66,7 @@ func (u *Upstream) admit(ctx context.Context, v *Visit, a *Admitted) error {
 			return nil
 		}
 		if a.Candidates.Len() == 0 && !a.Candidates.full {
-			return u.turnAway(NoMember, fmt.Errorf("upstream %s has no usable member", u.Name()))
+			return u.turned(u.nobody(&a.Candidates))
 		}
 	}
 	return u.wait(ctx, v, a)
@@ -71,38 +76,36 @@ func (u *Upstream) wait(ctx context.Context, v *Visit, a *Admitted) error {
 	cfg := u.cfg.Load().Queue
 	w := &waiter{visit: v, served: make(chan struct{})}
 	if !u.queue.join(w, cfg.Max) {
-		return u.turnAway(QueueFull, fmt.Errorf("all members of upstream %s have as many connections as they may, and its queue of %d is full",
-			u.Name(), cfg.Max))
+		return u.turned(&DialError{Reason: QueueFull, Err: fmt.Errorf(
+			"all members of upstream %s have as many connections as they may, and its queue of %d is full", u.Name(), cfg.Max)})
 	}
 	begun := time.Now()
 	u.wake() // what came free meanwhile
 	timeout := time.NewTimer(cfg.Timeout)
 	defer timeout.Stop()
-	var err error
+	var failed *DialError
 	select {
 	case <-w.served:
 	case <-ctx.Done():
-		err = &DialError{Reason: ReasonOf(ctx.Err()), Err: fmt.Errorf("in the queue of upstream %s: %w", u.Name(), ctx.Err())}
+		failed = &DialError{Reason: ReasonOf(ctx.Err()), Err: fmt.Errorf("in the queue of upstream %s: %w", u.Name(), ctx.Err())}
 	case <-timeout.C:
-		err = &DialError{Reason: QueueTimeout, Err: fmt.Errorf("no member of upstream %s had room within %s", u.Name(), cfg.Timeout)}
+		failed = &DialError{Reason: QueueTimeout, Err: fmt.Errorf("no member of upstream %s had room within %s", u.Name(), cfg.Timeout)}
 	}
-	if err != nil && u.queue.leave(w) {
-		return u.turned(err)
+	if failed == nil || !u.queue.leave(w) { // who is served with the time over as well has the place: who leaves ends the dial that follows
+		failed = w.failed
 	}
-	if w.err != nil {
-		return u.turnAway(NoMember, fmt.Errorf("upstream %s has no usable member any more", u.Name()))
+	if failed != nil {
+		failed.Queued = time.Since(begun)
+		return u.turned(failed)
 	}
-	*a = w.admitted // with the time over as well: who leaves ends the dial that follows
+	*a = w.admitted
 	a.Queued = time.Since(begun)
 	return nil
 }
 
-func (u *Upstream) turnAway(r Reason, err error) error {
-	return u.turned(&DialError{Reason: r, Err: err})
-}
-
-func (u *Upstream) turned(err error) error {
-	u.failed(nil, ReasonOf(err))
+// turned tells of a visitor for whom no member was asked.
+func (u *Upstream) turned(err *DialError) error {
+	u.failed(nil, err.Reason)
 	return err
 }
 
@@ -147,7 +150,7 @@ func (u *Upstream) wake() {
 			if a.Candidates.full || a.Candidates.Len() > 0 {
 				return
 			}
-			w.err = errNoUsable
+			w.failed = u.nobody(&a.Candidates)
 		}
 		q.waiting[0] = nil
 		q.waiting = q.waiting[1:]

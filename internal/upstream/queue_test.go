@@ -35,8 +35,12 @@ func (l *line) join(ctx context.Context, name string) {
 		defer l.mu.Unlock()
 		l.served = append(l.served, name)
 		l.places[name], l.errs[name], l.after[name] = d.Place, err, time.Since(begun)
-		if err == nil && d.Queued != l.after[name] {
-			err = fmt.Errorf("queued for %s, but waited %s", d.Queued, l.after[name])
+		queued := d.Queued
+		if failed := new(DialError); errors.As(err, &failed) {
+			queued = failed.Queued
+		}
+		if queued != l.after[name] { // members answer at once
+			err = fmt.Errorf("queued for %s, but waited %s", queued, l.after[name])
 		}
 		l.errs[name] = err
 	})
@@ -289,9 +293,10 @@ func TestFailedDialServesTheNext(t *testing.T) {
 		l.join(t.Context(), "1")
 		l.join(t.Context(), "2")
 		a.broken.Store(true)
+		time.Sleep(time.Second)
 		l.leave("0")
-		l.wantErr(t, "1", Refused, 0)
-		l.wantErr(t, "2", Refused, 0)
+		l.wantErr(t, "1", Refused, time.Second)
+		l.wantErr(t, "2", Refused, time.Second)
 	})
 }
 

@@ -17,7 +17,7 @@ type PlaceState struct {
 	Down         bool // by an active check
 	LastError    string
 	LastErrorAt  time.Time
-	EjectedUntil time.Time // zero if it is not
+	EjectedUntil time.Time // or until one visitor has found out how it is; zero if it is not ejected
 	Suspect      bool
 	SlowStart    float64 // the part of its weight that it has: 1 but while it starts slowly
 	Eligible     bool    // could be given the next connection
@@ -36,7 +36,7 @@ func (u *Upstream) Places() []PlaceState {
 			Total: s.total.Load(), Failed: s.failed.Load(), Usable: s.usable(t), Draining: t.draining, Down: t.down, SlowStart: 1,
 			Suspect: s.suspect(),
 		}
-		if until := time.Duration(s.ejected.Load()); now < until {
+		if until := s.alone(); now < until {
 			p.EjectedUntil = u.born.Add(until - 1) // see now
 		} else if t.weight > 0 {
 			p.SlowStart = float64(t.share(now, cfg.SlowStart)) / float64(t.weight*scale)
