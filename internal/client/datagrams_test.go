@@ -184,7 +184,7 @@ func TestProxyHeaderOfDatagramsBesideTheService(t *testing.T) {
 	c := dialDatagrams(t, udpThrough(t, &far{s, name, proxyproto.Emission{Version: proxyproto.V2, FirstDatagram: true}}))
 	for i, want := range []bool{true, false} {
 		p := []byte(askDatagram(t, c, "x"))[2:]
-		h, n, _, err := proxyproto.Parse(p, 0)
+		h, n, _, err := proxyproto.Parse(p)
 		if got := err == nil; got != want || string(p[n:]) != "x" {
 			t.Errorf("datagram %d: a header %v, want %v; %q", i, got, want, p)
 		}

@@ -57,7 +57,7 @@ func readArrived(c net.Conn) arrived {
 	_ = c.SetDeadline(time.Now().Add(patience))
 	var p []byte
 	for {
-		h, n, more, err := proxyproto.Parse(p, 0)
+		h, n, more, err := proxyproto.Parse(p)
 		switch {
 		case err != nil:
 			return arrived{err: fmt.Errorf("%q: %w", p, err)}

@@ -33,10 +33,6 @@ type ProxyPolicy struct {
 	Trusted []netip.Prefix
 	// Optional lets trusted sources leave the header out, where the visitor speaks first in what is carried.
 	Optional bool
-	// Lenient takes IPv4 addresses under TCP6 in version 1, as nginx writes them.
-	Lenient bool
-	// MaxHeader is the most bytes of a header of version 2; proxyproto.DefaultMax if zero.
-	MaxHeader int
 }
 
 // Reception finds out who a connection is from and where it wants to go before it is routed: it takes a balancer's PROXY
@@ -194,7 +190,7 @@ type arrival struct {
 
 func (a *arrival) receive(c net.Conn) error {
 	begun := time.Now()
-	a.reader = peek.New(c, max(a.maxHeader(), peek.MaxClientHello))
+	a.reader = peek.New(c, max(proxyproto.MaxParsed, peek.MaxClientHello))
 	if a.trusted {
 		if err := a.header(begun.Add(cmp.Or(a.HeaderTimeout, receptionTimeout))); err != nil {
 			return err
@@ -210,22 +206,14 @@ func (a *arrival) receive(c net.Conn) error {
 	return err
 }
 
-func (a *arrival) maxHeader() int {
-	if a.Proxy == nil {
-		return 0
-	}
-	return cmp.Or(a.Proxy.MaxHeader, proxyproto.DefaultMax)
-}
-
 // header reads the header that a trusted source owes.
 func (a *arrival) header(deadline time.Time) error {
-	rules := proxyproto.Rules{Max: a.Proxy.MaxHeader, Lenient: a.Proxy.Lenient}
 	var h proxyproto.Header
 	var size int
 	var wrong error
 	_, err := a.reader.Until(deadline, func(p []byte) peek.Match {
 		var more bool
-		h, size, more, wrong = rules.Parse(p)
+		h, size, more, wrong = proxyproto.Parse(p)
 		switch {
 		case more:
 			return peek.More

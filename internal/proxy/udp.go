@@ -249,7 +249,7 @@ func (u *UDP) unwrap(p udp.Packet) (header *proxyproto.Header, data []byte, ok b
 	if is, _ := proxyproto.Signature(p.Data); !trusted || !is {
 		return nil, p.Data, !trusted && !is
 	}
-	h, n, more, err := proxyproto.Parse(p.Data, 0)
+	h, n, more, err := proxyproto.Parse(p.Data)
 	if err != nil || more || h.Transport != proxyproto.UDP || !h.Real() {
 		return nil, nil, false
 	}

@@ -321,7 +321,7 @@ func TestProxyHeadersToMembers(t *testing.T) {
 			c := visitor(t, at)
 			for i, what := range []string{"a", "", "c"} {
 				p := []byte(ask(t, c, what))
-				h, n, more, err := proxyproto.Parse(p, 0)
+				h, n, more, err := proxyproto.Parse(p)
 				if got := err == nil && !more; got != tt.want[i] {
 					t.Errorf("datagram %d has a header: %v, want %v (%v)", i, got, tt.want[i], err)
 				}

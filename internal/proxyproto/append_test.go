@@ -68,7 +68,7 @@ func TestAppendV2IsReadAgain(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := tt.h.AppendTo([]byte("before"), V2)[len("before"):]
-			got, n, _, err := Parse(p, 0)
+			got, n, _, err := Parse(p)
 			if err != nil || n != len(p) {
 				t.Fatalf("%d of %d bytes, %v", n, len(p), err)
 			}
@@ -108,7 +108,7 @@ func TestAppendOffWritesNothing(t *testing.T) {
 
 func TestTooManyFieldsAreLeftOut(t *testing.T) {
 	p := tcp4(V2, TLV{0xe0, make([]byte, 40000)}, TLV{0xe1, make([]byte, 40000)}).AppendTo(nil, V2)
-	h, n, _, err := Parse(p, MaxV2)
+	h, n, _, err := parse(p, MaxV2)
 	if err != nil || n != len(p) || len(h.TLVs) != 1 {
 		t.Errorf("%d of %d bytes, %d fields, %v", n, len(p), len(h.TLVs), err)
 	}

@@ -2,6 +2,7 @@ package proxyproto
 
 import (
 	"bytes"
+	"cmp"
 	"testing"
 )
 
@@ -16,7 +17,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(head2sum(0x21, inet6, field2(TypeAuthority, []byte("example.com")), field2(TypeNoop, []byte{0})), uint16(0))
 	f.Add(head2(proxied, 0x31, unixPaths("/a", "\x00b")), uint16(0))
 	f.Fuzz(func(t *testing.T, p []byte, limit uint16) {
-		h, n, more, err := Parse(p, int(limit))
+		most := cmp.Or(int(limit), MaxParsed)
+		h, n, more, err := parse(p, most)
 		if is, maybe := Signature(p); !is && !maybe && err != ErrNone || is && err == ErrNone || maybe && !more {
 			t.Fatalf("signature %t, maybe %t, but more %t and %v", is, maybe, more, err)
 		}
@@ -26,16 +28,16 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if n > len(p) || n > MaxV1 && limit > MaxV1 && n > int(limit) {
-			t.Fatalf("%d of %d bytes, at most %d", n, len(p), limit)
+		if n > len(p) || n > max(MaxV1, most) {
+			t.Fatalf("%d of %d bytes, at most %d", n, len(p), most)
 		}
 		for i := range n {
-			if _, _, more, err := Parse(p[:i], int(limit)); !more || err != nil {
+			if _, _, more, err := parse(p[:i], most); !more || err != nil {
 				t.Fatalf("the first %d of %d: more %t, %v", i, n, more, err)
 			}
 		}
 		again := h.AppendTo(nil, h.Version)
-		second, size, _, err := Parse(again, MaxV2)
+		second, size, _, err := parse(again, MaxV2)
 		if err != nil || size != len(again) {
 			t.Fatalf("%q, written as %q: %d, %v", p[:n], again, size, err)
 		}

@@ -173,7 +173,7 @@ func TestMatrix(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, behind := range []string{"", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"} { // a second header is payload
 				in := append(slices.Clone(tt.in), behind...)
-				got, n, more, err := Parse(in, 0)
+				got, n, more, err := Parse(in)
 				if tt.err != "" {
 					if err == nil || !strings.Contains(err.Error(), tt.err) {
 						t.Fatalf("got %+v, %v; want an error with %q", got, err, tt.err)
@@ -197,7 +197,7 @@ func TestMatrix(t *testing.T) {
 func everyBeginning(t *testing.T, in []byte, wrong string) {
 	t.Helper()
 	for i := range in {
-		_, n, more, err := Parse(in[:i], 0)
+		_, n, more, err := Parse(in[:i])
 		switch {
 		case wrong == "" && (!more || err != nil):
 			t.Fatalf("the first %d bytes: more %t, %v; want more", i, more, err)
@@ -238,20 +238,9 @@ func addrPorts() cmp.Option {
 	return cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
 }
 
-func TestLenientTakesWhatNginxWrites(t *testing.T) {
-	line := []byte("PROXY TCP6 2001:db8::7 198.51.100.1 8080 443\r\n")
-	h, n, _, err := Rules{Lenient: true}.Parse(line)
-	if err != nil || n != len(line) || h.Source != source6 || h.Destination != destination4 {
-		t.Errorf("got %+v, %d, %v", h, n, err)
-	}
-	if _, _, _, err := (Rules{Lenient: true}).Parse([]byte("PROXY TCP4 2001:db8::7 198.51.100.1 8080 443\r\n")); err == nil {
-		t.Error("TCP4 with an IPv6 address was taken")
-	}
-}
-
 func TestWhatIsWrongIsSeenAtOnce(t *testing.T) {
 	for _, in := range []string{"PROXY X", "PROXY TCP5", "PROXY TCP44", "PROXY unknown", signature2 + "\x22", signature2 + "\x21\x51", signature2 + "\x21\x11\xff\xff"} {
-		if _, _, more, err := Parse([]byte(in), 0); more || err == nil {
+		if _, _, more, err := Parse([]byte(in)); more || err == nil {
 			t.Errorf("%q: more %t, %v", in, more, err)
 		}
 	}
@@ -259,17 +248,17 @@ func TestWhatIsWrongIsSeenAtOnce(t *testing.T) {
 
 func TestMaximumIsThatOfTheCaller(t *testing.T) {
 	p := head2(proxied, 0x11, inet4, field2(0xe0, make([]byte, 100)))
-	if _, _, _, err := Parse(p, len(p)-1); !errors.Is(err, ErrTooLong) {
+	if _, _, _, err := parse(p, len(p)-1); !errors.Is(err, ErrTooLong) {
 		t.Errorf("one byte too long: %v", err)
 	}
-	if _, _, _, err := Parse(p[:16], len(p)-1); !errors.Is(err, ErrTooLong) {
+	if _, _, _, err := parse(p[:16], len(p)-1); !errors.Is(err, ErrTooLong) {
 		t.Errorf("known from the length already: %v", err)
 	}
-	if _, n, _, err := Parse(p, len(p)); err != nil || n != len(p) {
+	if _, n, _, err := parse(p, len(p)); err != nil || n != len(p) {
 		t.Errorf("just fits: %d, %v", n, err)
 	}
 	long := head2(proxied, 0x11, inet4, field2(0xe0, make([]byte, 60000)))
-	if _, n, _, err := Parse(long, MaxV2); err != nil || n != len(long) {
+	if _, n, _, err := parse(long, MaxV2); err != nil || n != len(long) {
 		t.Errorf("the most: %d, %v", n, err)
 	}
 }
@@ -302,7 +291,7 @@ func TestSignature(t *testing.T) {
 
 func TestHeaderSharesNoMemoryWithTheBytes(t *testing.T) {
 	p := head2(proxied, 0x11, inet4, field2(0xe0, []byte("value")))
-	h, _, _, err := Parse(p, 0)
+	h, _, _, err := Parse(p)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func TestWeReadWhatTheLibraryWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, n, _, err := Parse(p, 0)
+		got, n, _, err := Parse(p)
 		if err != nil || n != len(p) || got.Source != h.Source || got.Destination != h.Destination || got.Transport != h.Transport {
 			t.Fatalf("%q: got %+v, %d, %v; want %s to %s", p, got, n, err, h.Source, h.Destination)
 		}

@@ -105,19 +105,19 @@ const (
 	TypeNetns     = 0x30
 )
 
-// Limits of a header.
+// Limits of a header, in bytes.
 const (
-	MaxV1       = 107        // bytes of a version 1 header, with its line end
-	MaxUniqueID = 128        // bytes
-	DefaultMax  = 4 << 10    // bytes of a header, where nothing else is said
-	MaxV2       = 16 + 65535 // what the format can hold
+	MaxV1       = 107        // of version 1, with its line end
+	MaxV2       = 16 + 65535 // of version 2: what the format can hold
+	MaxParsed   = 4 << 10    // of version 2, of which Parse takes no more: room for what load balancers send, many times over
+	MaxUniqueID = 128        // of the field
 )
 
 // Errors of Parse. Every other error is that of a header which is malformed.
 var (
 	// ErrNone means that the bytes begin with something else.
 	ErrNone = errors.New("no PROXY header")
-	// ErrTooLong means that the header is longer than allowed.
+	// ErrTooLong means that the header is longer than the most that is taken.
 	ErrTooLong = errors.New("PROXY header is too long")
 )
 
@@ -140,27 +140,16 @@ func Signature(p []byte) (is, maybe bool) {
 	return is, maybe && !is
 }
 
-// Rules are how strictly headers are read. The zero value is what strangers' balancers get.
-type Rules struct {
-	Max int // bytes of a header of version 2; DefaultMax if zero
-	// Lenient takes a version 1 header of TCP6 with addresses of IPv4, as nginx writes it for a visitor of one family at
-	// an address of the other.
-	Lenient bool
-}
+// Parse reads the header that p begins with, of at most MaxParsed bytes. n is its length. While what is there is the
+// beginning of a header, more is true and nothing else is set; what can be seen to be wrong already is an error.
+func Parse(p []byte) (h Header, n int, more bool, err error) { return parse(p, MaxParsed) }
 
-// Parse reads the header that p begins with, of at most max bytes (0: DefaultMax). n is its length. While what is there
-// is the beginning of a header, more is true and nothing else is set; what can be seen to be wrong already is an error.
-func Parse(p []byte, max int) (h Header, n int, more bool, err error) {
-	return Rules{Max: max}.Parse(p)
-}
-
-// Parse is Parse by these rules.
-func (r Rules) Parse(p []byte) (h Header, n int, more bool, err error) {
+func parse(p []byte, most int) (h Header, n int, more bool, err error) {
 	switch {
 	case bytes.HasPrefix(p, []byte(signature1)):
-		return r.parse1(p)
+		return parse1(p)
 	case bytes.HasPrefix(p, []byte(signature2)):
-		return r.parse2(p)
+		return parse2(p, most)
 	}
 	if _, maybe := Signature(p); maybe {
 		return Header{}, 0, true, nil

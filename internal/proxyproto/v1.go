@@ -11,7 +11,7 @@ import (
 const unknown1 = "UNKNOWN"
 
 // parse1 reads "PROXY TCP4 SOURCE DESTINATION PORT PORT\r\n". p begins with the signature.
-func (r Rules) parse1(p []byte) (Header, int, bool, error) {
+func parse1(p []byte) (Header, int, bool, error) {
 	end := bytes.IndexByte(p[:min(len(p), MaxV1)], '\n')
 	if end < 0 {
 		switch {
@@ -26,7 +26,7 @@ func (r Rules) parse1(p []byte) (Header, int, bool, error) {
 	if !ok {
 		return Header{}, 0, false, fmt.Errorf("version 1: the line does not end in CR LF")
 	}
-	h, err := r.line1(string(line[len(signature1):]))
+	h, err := line1(string(line[len(signature1):]))
 	if err != nil {
 		return Header{}, 0, false, fmt.Errorf("version 1: %w", err)
 	}
@@ -44,7 +44,7 @@ func family1(s string) bool {
 }
 
 // line1 reads the line behind the signature.
-func (r Rules) line1(s string) (Header, error) {
+func line1(s string) (Header, error) {
 	if s == unknown1 || strings.HasPrefix(s, unknown1+" ") { // what follows is to be ignored
 		return Header{Version: V1}, nil
 	}
@@ -52,27 +52,27 @@ func (r Rules) line1(s string) (Header, error) {
 	if len(f) != 5 || f[0] != "TCP4" && f[0] != "TCP6" {
 		return Header{}, fmt.Errorf("%.120q is not a family, two addresses and two ports", s)
 	}
-	source, err := r.address1(f[0], f[1], f[3])
+	source, err := address1(f[0], f[1], f[3])
 	if err != nil {
 		return Header{}, err
 	}
-	destination, err := r.address1(f[0], f[2], f[4])
+	destination, err := address1(f[0], f[2], f[4])
 	if err != nil {
 		return Header{}, err
 	}
 	return Header{Version: V1, Transport: TCP, Source: source, Destination: destination}, nil
 }
 
-func (r Rules) address1(family, host, port string) (netip.AddrPort, error) {
+func address1(family, host, port string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddr(host)
 	switch {
 	case err != nil || a.Zone() != "":
 		return netip.AddrPort{}, fmt.Errorf("%.50q is not an address", host)
-	case family == "TCP4" && !a.Is4(), family == "TCP6" && !a.Is6() && !r.Lenient:
+	case family == "TCP4" && !a.Is4(), family == "TCP6" && !a.Is6():
 		return netip.AddrPort{}, fmt.Errorf("%s with the address %s", family, host)
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || strconv.FormatUint(n, 10) != port { // a sign or leading zeros
+	if err != nil || len(port) > 1 && port[0] == '0' {
 		return netip.AddrPort{}, fmt.Errorf("%.20q is not a port", port)
 	}
 	return netip.AddrPortFrom(a.Unmap(), uint16(n)), nil

@@ -26,13 +26,9 @@ const (
 
 const unixPath = 108 // bytes of the path of a Unix socket
 
-// parse2 reads a header of version 2. p begins with the signature. Each byte is checked as soon as it is there, so that
+// parse2 reads a header of version 2 and at most so many bytes. p begins with the signature. Each byte is checked as soon as it is there, so that
 // what will never become a header is not waited for.
-func (r Rules) parse2(p []byte) (Header, int, bool, error) {
-	limit := r.Max
-	if limit <= 0 {
-		limit = DefaultMax
-	}
+func parse2(p []byte, most int) (Header, int, bool, error) {
 	fixed := p[len(signature2):min(len(p), fixed2)]
 	if len(fixed) > 0 && (fixed[0]&0xf0 != version2 || fixed[0]&0x0f > proxied) {
 		return Header{}, 0, false, fmt.Errorf("version 2: unknown version and command %#02x", fixed[0])
@@ -45,8 +41,8 @@ func (r Rules) parse2(p []byte) (Header, int, bool, error) {
 	}
 	n := fixed2 + int(binary.BigEndian.Uint16(fixed[2:]))
 	switch {
-	case n > limit:
-		return Header{}, 0, false, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, n, limit)
+	case n > most:
+		return Header{}, 0, false, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, n, most)
 	case len(p) < n:
 		return Header{}, 0, true, nil
 	}

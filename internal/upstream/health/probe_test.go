@@ -217,7 +217,7 @@ func TestPROXYHeaders(t *testing.T) {
 				})
 				_ = ask(t, Config{Check: Check{Kind: kind, Proxy: version}, Network: "tcp", Address: addr})
 				got := <-first
-				h, _, _, err := proxyproto.Parse(got, 0)
+				h, _, _, err := proxyproto.Parse(got)
 				switch {
 				case err != nil || h.Version != version:
 					t.Errorf("%s: first bytes %q: version %d, error %v", kind, got, h.Version, err)
@@ -301,7 +301,7 @@ func TestAUDPPortThatNobodyHasIsCertain(t *testing.T) {
 
 func TestAUDPCheckHasAPROXYHeaderOfItsOwn(t *testing.T) {
 	addr := udpService(t, func(p []byte) [][]byte {
-		h, n, _, err := proxyproto.Parse(p, 0)
+		h, n, _, err := proxyproto.Parse(p)
 		if err != nil || !h.Local {
 			return nil
 		}
