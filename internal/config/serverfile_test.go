@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -200,7 +201,7 @@ func TestWhatIsPrintedIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !first.Plan.Equal(second.Plan) {
+	if !reflect.DeepEqual(first.Plan, second.Plan) {
 		t.Error("the data plane is another")
 	}
 	for i, one := range again.all {
@@ -227,7 +228,7 @@ func TestReread(t *testing.T) {
 	}
 
 	next, changed, err := reread(lbFile + "control_port: 1001\nport: 1002\n")
-	if err != nil || len(changed) > 0 || !next.Plan.Equal(s.Plan) {
+	if err != nil || len(changed) > 0 || !reflect.DeepEqual(next.Plan, s.Plan) {
 		t.Errorf("the same file: changed %v, error %v", changed, err)
 	}
 

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"time"
 
 	"culvert/internal/config/plan"
@@ -41,13 +40,6 @@ func (p *pool) addStatic(m plan.Member, rank int, down bool) *staticMember {
 		s.check(c)
 	}
 	return s
-}
-
-// isDown says whether the member's check has found it down.
-func (s *staticMember) isDown() bool {
-	return s.checker != nil && slices.ContainsFunc(s.pool.upstream.Places(), func(p upstream.PlaceState) bool {
-		return p.Member == s.member && p.Down
-	})
 }
 
 func (s *staticMember) placed() upstream.Placed {

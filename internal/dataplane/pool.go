@@ -83,14 +83,17 @@ func (p *pool) set(file *plan.Upstream) {
 	if file != nil {
 		want = file.Members
 	}
+	names := make(map[string]string, len(want)) // by address
+	for _, w := range want {
+		names[w.Address] = w.Name
+	}
+	sameDial := before != nil && file != nil && before.SameDial(*file)
+	down := p.foundDown()
 	var gone []*staticMember
-	down := make(map[string]bool)
 	for address, m := range p.static {
-		i := slices.IndexFunc(want, func(w plan.Member) bool { return w.Address == address })
-		if i < 0 || want[i].Name != m.plan.Name || !sameDial(before, file) {
+		if names[address] != m.plan.Name || !sameDial { // no name is empty
 			gone = append(gone, m)
 			delete(p.static, address)
-			down[address] = m.isDown()
 		}
 	}
 	for rank, w := range want {
@@ -108,6 +111,19 @@ func (p *pool) set(file *plan.Upstream) {
 	}
 }
 
+// foundDown are the addresses of members that their check has found down.
+func (p *pool) foundDown() map[string]bool {
+	places := make(map[upstream.Member]bool)
+	for _, at := range p.upstream.Places() {
+		places[at.Member] = at.Down
+	}
+	down := make(map[string]bool)
+	for address, m := range p.static {
+		down[address] = m.checker != nil && places[m.member]
+	}
+	return down
+}
+
 // retire takes a pool out of the data plane that nothing leads to any more. It keeps its members: a visitor who came a moment
 // ago, by the routes of before, still finds them.
 func (p *pool) retire() {
@@ -120,17 +136,6 @@ func (p *pool) stopChecks() {
 	for _, m := range p.static {
 		m.stop()
 	}
-}
-
-// sameDial says whether two states of an upstream connect to members and check them in the same way.
-func sameDial(a, b *plan.Upstream) bool {
-	if a == nil || b == nil {
-		return false
-	}
-	x, y := *a, *b
-	x.Members, y.Members = nil, nil
-	x.Balance, x.Queue, x.SlowStart, x.Eject, x.Connect.Retries = y.Balance, y.Queue, y.SlowStart, y.Eject, y.Connect.Retries
-	return x.Equal(y)
 }
 
 // offering is the place that the pool has for clients that offer a tunnel; false if it has none.

@@ -2,7 +2,7 @@
 // as plain values.
 //
 // What Read returns is complete (every default is filled in) and right (names resolve, sockets do not collide, every route
-// can be reached), so that who builds on it has nothing left to check. Two plans compare by Equal, part by part, which is how
+// can be reached), so that who builds on it has nothing left to check. Entrypoints and upstreams of two plans compare, which is how
 // a reload finds what may stay. The package opens nothing and resolves no host.
 package plan
 
