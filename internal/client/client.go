@@ -93,7 +93,7 @@ func (c *Client) Run(ctx context.Context) error {
 	c.checks.await(ctx) // so that what is down is offered as down
 	var wait sync.WaitGroup
 	for _, u := range c.cfg.URLs {
-		k := &keeper{client: c, url: u, log: c.cfg.Log.With("server", u.Host), link: newLink(c.cfg, u)}
+		k := &keeper{client: c, log: c.cfg.Log.With("server", u.Host), link: newLink(c.cfg, u)}
 		wait.Go(func() { k.run(ctx) })
 	}
 	wait.Wait()

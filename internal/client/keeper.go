@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/url"
 	"sync"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 // keeper keeps a session to one server up.
 type keeper struct {
 	client *Client
-	url    *url.URL
 	link   *link
 	log    *slog.Logger
 

@@ -87,7 +87,7 @@ func TestWeightsAndTimesOfChecks(t *testing.T) {
 		c := NewClient(TCP)
 		c.Upstreams = []client.Upstream{}
 		set(&c)
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := c.validate().Err(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q in it", err, want)
 		}
 	}

@@ -113,9 +113,7 @@ func (c *Client) Resolve(env Environment) error {
 	return found.Err()
 }
 
-// Validate checks what needs no file and no environment.
-func (c *Client) Validate() error { return c.validate().Err() }
-
+// validate checks what needs no file and no environment.
 func (c *Client) validate() (found Problems) {
 	if len(c.URLs) == 0 {
 		found.add("url", "give --url wss://HOST:8123", "a client needs the address of a server")

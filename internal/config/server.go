@@ -37,8 +37,8 @@ type Listen struct {
 	ControlPort uint16 `flag:"control-port" short:"c" default:"8123" unit:"PORT" group:"Connection" help:"port that clients connect to"`
 	DataAddr    string `flag:"data-addr" default:"0.0.0.0" unit:"ADDRESS" group:"Data plane" help:"address that visitors connect to; 127.0.0.1 keeps the tunnels private to this machine"`
 	Port        uint16 `flag:"port" short:"p" modes:"http mixed" default:"8000" unit:"PORT" group:"Data plane" help:"port of HTTP, routed to clients by host name"`
+	TLSPort     uint16 `flag:"tls-port" modes:"tcp mixed" default:"0" shown:"none" unit:"PORT" group:"Data plane" help:"port of TLS, passed on to clients by the host name that visitors ask for, and not decrypted"`
 	// HealthAddr is host:port; empty for none.
-	TLSPort    uint16 `flag:"tls-port" modes:"tcp mixed" default:"0" shown:"none" unit:"PORT" group:"Data plane" help:"port of TLS, passed on to clients by the host name that visitors ask for, and not decrypted"`
 	HealthAddr string `flag:"health-addr" unit:"HOST:PORT" group:"Health" help:"plain HTTP for /healthz and /readyz, which the control port has too"`
 }
 
@@ -135,9 +135,7 @@ func (s *Server) Resolve(env Environment) error {
 	return append(found, s.validate()...).Err()
 }
 
-// Validate checks what needs no file and no environment, and puts addresses into their canonical form.
-func (s *Server) Validate() error { return s.validate().Err() }
-
+// validate checks what needs no file and no environment, and puts addresses into their canonical form.
 func (s *Server) validate() (found Problems) {
 	found = append(found, s.Listen.validate(s.Mode)...)
 	found = append(found, s.ServerTLS.validate()...)

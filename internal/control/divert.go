@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"culvert/internal/auth"
 	"culvert/internal/hostname"
 	"culvert/internal/tunnel"
 )
@@ -269,7 +270,7 @@ func (c *session) sayEnded() {
 // endForbidden ends the diverts whose credential does not cover them any more.
 func (s *Server) endForbidden() {
 	for _, l := range s.liveDiverts() {
-		if err := l.session.bearer.Permit(divertAction(l.Entrypoint)); err != nil {
+		if err := l.session.bearer.Permit(auth.Divert(l.Entrypoint)); err != nil {
 			s.endDivert(l, ending{label: "token", text: err.Error(), tell: true})
 		}
 	}

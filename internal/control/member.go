@@ -90,11 +90,8 @@ func (f *flow) Next() ([]byte, error) {
 	return p, err
 }
 
-// The most bytes of a host name, and of the specification's unique id.
-const (
-	maxAuthority = 255
-	maxUniqueID  = 128
-)
+// maxAuthority is the most bytes of a host name.
+const maxAuthority = 255
 
 // open is what the client is told of the visit.
 func (m *member) open(v *upstream.Visit) tunnel.Open {
@@ -109,7 +106,7 @@ func (m *member) open(v *upstream.Visit) tunnel.Open {
 	if host, ok := v.Proxy.TLV(proxyproto.TypeAuthority); ok && v.Emit.Authority && len(host) <= maxAuthority {
 		o.Host = string(host)
 	}
-	if id, ok := v.Proxy.TLV(proxyproto.TypeUniqueID); ok && v.Emit.UniqueID && len(id) <= maxUniqueID {
+	if id, ok := v.Proxy.TLV(proxyproto.TypeUniqueID); ok && v.Emit.UniqueID && len(id) <= proxyproto.MaxUniqueID {
 		o.UniqueID = string(id)
 	}
 	return o

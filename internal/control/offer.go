@@ -50,7 +50,7 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 		if divert, err = s.divertOf(c, name, offer); err != nil {
 			return "", err
 		}
-		m.action = divertAction(divert.Entrypoint)
+		m.action = auth.Divert(divert.Entrypoint)
 		o.Divert = &divert.Divert
 		o.End = func(reason string) { s.endDivert(divert, ending{label: "server", text: reason, tell: true}) }
 	}
@@ -120,9 +120,6 @@ func offering(name tunnel.Name) auth.Action {
 		return auth.OfferName(name.Private())
 	}
 }
-
-// divertAction is what a credential must permit for a client to have traffic of an entrypoint.
-func divertAction(entrypoint string) auth.Action { return auth.Divert(entrypoint) }
 
 func protocolOf(name tunnel.Name, offer tunnel.Offer) upstream.Protocol {
 	switch {

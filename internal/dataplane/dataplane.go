@@ -69,12 +69,10 @@ var errClosed = errors.New("the server is going down")
 
 // New makes a data plane without anything in it. It opens nothing.
 func New(cfg Config) *DataPlane {
-	d := &DataPlane{
+	return &DataPlane{
 		cfg: cfg, pools: make(map[string]*pool), entries: make(map[string]*entry), offers: make(map[tunnel.Name][]*publication),
-		listens: make(map[listening]struct{}),
-		dirty:   make(map[*pool]struct{}), look: make(chan struct{}, 1),
+		listens: make(map[listening]struct{}), dirty: make(map[*pool]struct{}), look: make(chan struct{}, 1),
 	}
-	return d
 }
 
 // ServeHTTPAt says where HTTP is served, for the addresses that clients are told.
@@ -90,7 +88,7 @@ func (d *DataPlane) Shutdown(ctx context.Context) {
 	d.mu.Lock()
 	d.closed = true
 	for _, e := range d.entries {
-		e.stop()
+		e.stopTimer()
 	}
 	d.web.stop()
 	for _, p := range d.filePools {

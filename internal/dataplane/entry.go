@@ -235,6 +235,7 @@ func (e *entry) after(d time.Duration, do func()) {
 	e.timer = t
 }
 
+// stopTimer ends what would change the entrypoint later.
 func (e *entry) stopTimer() {
 	if e.timer != nil {
 		e.timer.Stop()
@@ -242,12 +243,9 @@ func (e *entry) stopTimer() {
 	}
 }
 
-// stop ends what would change the entrypoint later.
-func (e *entry) stop() { e.stopTimer() }
-
 // remove takes the entrypoint out of the data plane. Its connections go on.
 func (e *entry) remove(why string) {
-	e.stop()
+	e.stopTimer()
 	e.closeSocket(why)
 	e.leadTo(nil)
 	if e.plane.entries[e.plan.Name] == e {

@@ -17,13 +17,10 @@ import (
 
 // udpServer carries the datagrams of an entrypoint of UDP.
 type udpServer struct {
-	plane  *DataPlane
 	routes atomic.Pointer[proxy.Routes]
 	total  atomic.Uint64
 	socket *udpSocket // the newest; the mutex of the data plane guards it
 }
-
-func (d *DataPlane) newUDPServer() *udpServer { return &udpServer{plane: d} }
 
 func (s *udpServer) set(e *entry, routes *proxy.Routes) {
 	s.routes.Store(routes)

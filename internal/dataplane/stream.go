@@ -35,12 +35,8 @@ type tcpServer struct {
 // newServer makes what carries an entrypoint's traffic.
 func (d *DataPlane) newServer(e *entry) server {
 	if e.plan.Protocol == plan.UDP {
-		return d.newUDPServer()
+		return new(udpServer)
 	}
-	return d.newTCPServer()
-}
-
-func (d *DataPlane) newTCPServer() *tcpServer {
 	return &tcpServer{proxy: proxy.NewTCP(proxy.TCPConfig{Metrics: d.cfg.Metrics, Records: d.cfg.Records, Log: d.cfg.Log})}
 }
 

@@ -226,9 +226,6 @@ func (s *Sockets) prune() {
 	})
 }
 
-// Inherited says whether another process passed sockets on to this one and still serves.
-func (s *Sockets) Inherited() bool { return s != nil && s.from != nil }
-
 // Turn is closed when this process is to accept visitors: at once, unless it takes another's place, which serves them until
 // its clients have come over.
 func (s *Sockets) Turn() <-chan struct{} {

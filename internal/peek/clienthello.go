@@ -73,13 +73,6 @@ func (h *Hello) Match(p []byte) Match {
 	}
 }
 
-// ParseClientHello is Match for bytes that come once.
-func ParseClientHello(p []byte) (ClientHello, Match) {
-	var h Hello
-	m := h.Match(p)
-	return h.ClientHello, m
-}
-
 // record gives the size of a record that may hold a piece of a handshake.
 func record(p []byte) (size int, match Match) {
 	if len(p) > 0 && p[0] != recordHandshake || len(p) > 1 && p[1] != 3 || len(p) > 2 && p[2] > 4 {

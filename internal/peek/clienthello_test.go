@@ -121,7 +121,7 @@ func TestClientHello(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, match := ParseClientHello(tt.in)
+			got, match := parseWhole(tt.in)
 			if got.Host != tt.host || match != tt.match {
 				t.Errorf("got %q and %d, want %q and %d", got.Host, match, tt.host, tt.match)
 			}
@@ -145,9 +145,16 @@ func TestClientHello(t *testing.T) {
 	}
 }
 
+// parseWhole is Match for bytes that come at once.
+func parseWhole(p []byte) (ClientHello, Match) {
+	var h Hello
+	m := h.Match(p)
+	return h.ClientHello, m
+}
+
 func TestClientHelloALPN(t *testing.T) {
 	p := captured(t, &tls.Config{ServerName: "a.example", NextProtos: []string{"h2", "http/1.1"}})
-	if h, m := ParseClientHello(p); m != Yes || !slices.Equal(h.ALPN, []string{"h2", "http/1.1"}) {
+	if h, m := parseWhole(p); m != Yes || !slices.Equal(h.ALPN, []string{"h2", "http/1.1"}) {
 		t.Errorf("got %q, %d", h.ALPN, m)
 	}
 }
@@ -156,18 +163,18 @@ func TestClientHelloHasAMaximum(t *testing.T) {
 	// Records that go on for ever without the message being whole.
 	message := append([]byte{1, 0, 0xff, 0xf0}, make([]byte, 0xfff0)...)
 	in := inRecords(append([]byte{22, 3, 1, 0, 0}, message...), maxRecord)
-	if _, m := ParseClientHello(in); m != No { // the headers are too much
+	if _, m := parseWhole(in); m != No { // the headers are too much
 		t.Errorf("of %d bytes: got %d", len(in), m)
 	}
 	crumbs := inRecords(append([]byte{22, 3, 1, 0, 0, 1, 0, 0x30, 0}, make([]byte, 0x3000)...), 1)
-	if _, m := ParseClientHello(crumbs[:70000]); m != No { // the message alone would fit
+	if _, m := parseWhole(crumbs[:70000]); m != No { // the message alone would fit
 		t.Errorf("of %d bytes, most of them headers: got %d", len(crumbs), m)
 	}
 	fits := captured(t, &tls.Config{ServerName: "a.example", NextProtos: slices.Repeat([]string{strings.Repeat("x", 250)}, 40)})
 	if len(fits) < 10000 {
 		t.Fatalf("only %d bytes", len(fits))
 	}
-	if h, m := ParseClientHello(fits); m != Yes || h.Host != "a.example" {
+	if h, m := parseWhole(fits); m != Yes || h.Host != "a.example" {
 		t.Errorf("of %d bytes: got %q, %d", len(fits), h.Host, m)
 	}
 }
@@ -212,7 +219,7 @@ func FuzzClientHello(f *testing.F) {
 	f.Add(inRecords(whole, 50), uint16(77))
 	f.Add(built(names("a.example")), uint16(9))
 	f.Fuzz(func(t *testing.T, p []byte, cut uint16) {
-		got, match := ParseClientHello(p)
+		got, match := parseWhole(p)
 		var h Hello
 		m := h.Match(p[:min(int(cut), len(p))])
 		if m == More {

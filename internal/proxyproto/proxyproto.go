@@ -94,15 +94,12 @@ type TLV struct {
 	Value []byte
 }
 
-// Types of fields.
+// The types of fields that mean something here. Others are passed on as they are.
 const (
-	TypeALPN      = 0x01
 	TypeAuthority = 0x02 // the host that the visitor asked for: the name in its ClientHello
 	TypeCRC32C    = 0x03 // checksum of the header. To write one, add a TLV of this type; its value is made
 	TypeNoop      = 0x04 // padding
 	TypeUniqueID  = 0x05 // up to MaxUniqueID bytes that name the connection
-	TypeTLS       = 0x20
-	TypeNetns     = 0x30
 )
 
 // Limits of a header, in bytes.
