@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/pem"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"culvert/internal/pki"
@@ -104,5 +106,56 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 		if w.stdout.Len() > 0 {
 			t.Errorf("status %s: standard output %q", test.line, &w.stdout)
 		}
+	}
+}
+
+// A server that is being restarted is waited for; wrong settings are told at once.
+func TestStatusIsWatched(t *testing.T) {
+	for _, tt := range []struct {
+		flags       string
+		page, again string // a part of the first page; what the pages after it begin with
+	}{
+		{"", "Client ID                        Remote Address", "\nQuerying server status."},
+		{" --output json", `{"info":{"version":"0.8.9",`, `{"info":`},
+	} {
+		t.Run(tt.flags, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var asked atomic.Int64
+			addr, _ := statusServer(t, func(w http.ResponseWriter, r *http.Request) {
+				switch asked.Add(1) {
+				case 2:
+					w.WriteHeader(http.StatusBadGateway)
+				case 4:
+					cancel()
+				default:
+					answerStatus(w, r)
+				}
+			})
+			w := newWorld(t)
+			code := Execute(ctx, w.deps(), strings.Fields("status --url wss://"+addr+" --token-file "+w.dir+"/token --watch --interval 100ms"+tt.flags))
+			out := w.stdout.String()
+			if code != 0 || !strings.Contains(out, tt.page) || strings.Count(out, tt.page) != 2 || strings.Contains(out, "\x1b") {
+				t.Errorf("code %d, printed\n%s", code, out)
+			}
+			if i := strings.Index(out, tt.again); tt.flags == "" && i < len(tt.page) || i < 0 {
+				t.Errorf("the second page does not begin with %q:\n%s", tt.again, out)
+			}
+			if got, want := w.stderr.String(), "culvert: the server at "+addr+" answers 502 Bad Gateway\n"; got != want {
+				t.Errorf("standard error %q, want %q", got, want)
+			}
+		})
+	}
+	w := newWorld(t)
+	if code := w.run(t, "status --url wss://127.0.0.1:1 --token-file DIR/token --watch"); code != 1 || w.stdout.Len() > 0 {
+		t.Errorf("no server at the beginning: code %d\n%s", code, &w.stdout)
+	}
+	if code := w.run(t, "status --url wss://h --token-file DIR/token --watch --interval 1ms"); code != 2 || !strings.Contains(w.stderr.String(), "--interval: 1ms is too short; give 100ms or more") {
+		t.Errorf("a short interval: code %d\n%s", code, &w.stderr)
+	}
+}
+
+func TestAPageInThePlaceOfTheOneBefore(t *testing.T) {
+	if got, want := string(overwriting([]byte("a\nb\n"))), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

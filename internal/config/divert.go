@@ -150,7 +150,7 @@ func parseDivertTarget(s string) (client.Upstream, error) {
 }
 
 // DivertList is the configuration of the command that lists diverts.
-type DivertList = Status
+type DivertList = Question
 
 // DivertEnd is the configuration of the command that ends a divert, whose id it takes as an argument.
 type DivertEnd = Order

@@ -51,11 +51,32 @@ func (s *Control) resolve(env Environment) (found Problems) {
 	return found
 }
 
-// Status is the configuration of the status command, and of others that ask a server for something to print.
-type Status struct {
+// Question is the configuration of a command that asks a server for something to print.
+type Question struct {
 	Control
 	Output
 	Log
+}
+
+// Status is the configuration of the status command.
+type Status struct {
+	Control
+	Watch    bool          `flag:"watch" group:"Advanced" help:"print it again and again until Ctrl-C; with --output json, an object on a line each time"`
+	Interval time.Duration `flag:"interval" default:"2s" unit:"DURATION" group:"Advanced" help:"time between two of them, with --watch"`
+	Output
+	Log
+}
+
+// leastInterval keeps a watch from being a load.
+const leastInterval = 100 * time.Millisecond
+
+// Resolve does what that of Control does, and checks the interval. The error is Problems.
+func (s *Status) Resolve(env Environment) error {
+	found := s.resolve(env)
+	if s.Interval < leastInterval {
+		found.add("interval", "", "%s is too short; give %s or more", s.Interval, leastInterval)
+	}
+	return found.Err()
 }
 
 // Order is the configuration of a command that has a server do something.
