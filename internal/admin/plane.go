@@ -139,15 +139,15 @@ type MemberChange struct {
 	Weight *int  `json:"weight,omitempty"`
 }
 
-// maxWeight is the largest weight of a member, as in the file.
-const maxWeight = 1 << 16
+// MaxWeight is the largest weight of a member, as in the file.
+const MaxWeight = 1 << 16
 
 func (c MemberChange) check() error {
 	switch {
 	case c.Drain == nil && c.Weight == nil:
 		return errors.New(`nothing is to be changed: give "drain": true or false, or "weight": 1`)
-	case c.Weight != nil && (*c.Weight < 0 || *c.Weight > maxWeight):
-		return fmt.Errorf(`"weight" is from 0, for nothing new, to %d`, maxWeight)
+	case c.Weight != nil && (*c.Weight < 0 || *c.Weight > MaxWeight):
+		return fmt.Errorf(`"weight" is from 0, for nothing new, to %d`, MaxWeight)
 	}
 	return nil
 }

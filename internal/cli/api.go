@@ -23,6 +23,7 @@ type question struct {
 	method string // "" for GET
 	path   string // escaped: "/status"
 	query  url.Values
+	body   any // sent as JSON; nil for none
 	// may is what a token needs to be granted, as the flag of culvert token new.
 	may string
 }
@@ -48,16 +49,9 @@ func ask(ctx context.Context, cfg config.Control, q question) ([]byte, error) {
 		// A redirect would take the token to another path or host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	req, err := http.NewRequestWithContext(ctx, q.method, questionURL(cfg.URL, q), nil)
+	req, err := q.request(ctx, cfg)
 	if err != nil {
 		return nil, err
-	}
-	req.Header.Set("Accept", "application/json")
-	if q.method != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if !cfg.Token.Empty() {
-		req.Header.Set("Authorization", "Bearer "+cfg.Token.Reveal())
 	}
 	resp, err := hc.Do(req)
 	if err != nil {
@@ -73,6 +67,28 @@ func ask(ctx context.Context, cfg config.Control, q question) ([]byte, error) {
 		return nil, fmt.Errorf("read the answer of %s: %w", cfg.URL.Host, err)
 	}
 	return body, checkAnswer(cfg.URL.Host, q, resp, body)
+}
+
+// request is the question as HTTP.
+func (q question) request(ctx context.Context, cfg config.Control) (*http.Request, error) {
+	var body bytes.Buffer
+	if q.body != nil {
+		if err := json.NewEncoder(&body).Encode(q.body); err != nil {
+			return nil, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, questionURL(cfg.URL, q), &body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if q.method != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if !cfg.Token.Empty() {
+		req.Header.Set("Authorization", "Bearer "+cfg.Token.Reveal())
+	}
+	return req, nil
 }
 
 // serverRoots are the authorities to trust; nil for the system's.

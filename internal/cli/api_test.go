@@ -44,6 +44,7 @@ func TestCommandsThatAskTheAPI(t *testing.T) {
 	one, two := fmt.Sprintf(connectionsJSON, ""), fmt.Sprintf(connectionsJSON, `,{"id":"4fd2ffff","begun":"2026-03-01T11:00:00Z","entrypoint":"web","protocol":"tls","open":true}`)
 	none := `{"connections":[]}`
 	diverts := `{"diverts":[{"id":"3f9a1c2b","client":"anna/1","up":true,"entrypoint":"devices","to":"127.0.0.1:9000","until":"2026-03-01T12:05:00Z"}]}`
+	members := `{"upstreams":[{"name":"app","members":[{"name":"web1","state":"up","weight":2,"open":1,"total":3}]},{"name":"web"}]}`
 	for _, tt := range []struct {
 		line   string
 		code   int
@@ -74,6 +75,27 @@ func TestCommandsThatAskTheAPI(t *testing.T) {
 		{"divert end 3f9a1c2b", 200, "{}", "DELETE /api/diverts/3f9a1c2b", 0, "", "Ended the divert 3f9a1c2b."},
 		{"divert end a/b", 404, `{"error":"no divert has the id \"a/b\""}`, "DELETE /api/diverts/a%2Fb", 1, "", `culvert: no divert has the id "a/b"`},
 		{"divert end", 0, "", "", 2, "", "give the id of one divert"},
+		{"member drain app/web1", 200, "{}", `PATCH /api/upstreams/app/members/web1 {"drain":true}`, 0, "", "app/web1 gets no new connections. Those that are open go on"},
+		{"member ready app/unix:/run/x", 200, "{}", `PATCH /api/upstreams/app/members/unix:%2Frun%2Fx {"drain":false}`, 0, "", "app/unix:/run/x gets new connections again"},
+		{"member weight app/web1 50", 200, "{}", `PATCH /api/upstreams/app/members/web1 {"weight":50}`, 0, "", "app/web1 has the weight 50."},
+		{"member weight tcp/2222/edge/i1 0", 200, "{}", `PATCH /api/upstreams/tcp%2F2222/members/edge%2Fi1 {"weight":0}`, 0, "", "tcp/2222/edge/i1 has the weight 0."},
+		{"member weight http/a.example.com/api edge/i1 3", 200, "{}", `PATCH /api/upstreams/http%2Fa.example.com%2Fapi/members/edge%2Fi1 {"weight":3}`, 0, "", "has the weight 3."},
+		{"member drain tcp/web1", 200, "{}", `PATCH /api/upstreams/tcp/members/web1 {"drain":true}`, 0, "", "tcp/web1 gets no new"},
+		{"member drain app/web9", 404, `{"error":"upstream app has no member \"web9\": it has web1, web2"}`, `PATCH /api/upstreams/app/members/web9 {"drain":true}`, 1, "", `culvert: upstream app has no member "web9": it has web1, web2`},
+		{"member drain app/web1", 403, `{"error":"x"}`, `PATCH /api/upstreams/app/members/web1 {"drain":true}`, 1, "", "not administer: make one with --admin"},
+		{"member drain", 0, "", "", 2, "", "give one member as UPSTREAM/MEMBER, as culvert member list shows them"},
+		{"member drain app", 0, "", "", 2, "", "give one member as UPSTREAM/MEMBER"},
+		{"member drain app/", 0, "", "", 2, "", "give one member as UPSTREAM/MEMBER"},
+		{"member weight app/web1", 0, "", "", 2, "", "give one member as UPSTREAM/MEMBER, and a weight"},
+		{"member weight app/web1 50%", 0, "", "", 2, "", `"50%" is not a weight: give a number from 0`},
+		{"member weight app/web1 65537", 0, "", "", 2, "", `"65537" is not a weight`},
+		{"member list", 200, members, "GET /api/dataplane", 0, "app      web1   up    2      1    3     0      -\n", ""},
+		{"member list web", 200, members, "GET /api/dataplane", 0, "web      -      -", ""},
+		{"member list app --output json", 200, members, "GET /api/dataplane", 0, `"name": "web1"`, ""},
+		{"member list other", 200, members, "GET /api/dataplane", 1, "", `culvert: the server has no upstream "other"; it has app, web`},
+		{"member list", 200, `{"upstreams":[]}`, "GET /api/dataplane", 0, "", "The server has no upstreams."},
+		{"member list --output json", 200, `{"upstreams":[]}`, "GET /api/dataplane", 0, "[]\n", ""},
+		{"member list a b", 0, "", "", 2, "", "give one upstream"},
 	} {
 		t.Run(tt.line, func(t *testing.T) {
 			addr, asked := apiServer(t, tt.code, tt.answer)

@@ -86,6 +86,8 @@ func NewRoot(deps Deps) *cobra.Command {
 		t.check(),
 		t.fileserver("fileserver"),
 		t.divert(),
+		t.group("member", "Members: drain one of a running server's, take it back, give it another weight, list them",
+			t.memberDrain(), t.memberReady(), t.memberWeight(), t.memberList()),
 		t.status(), t.explain(), t.reload(), t.drain(),
 		t.group("token", "Tokens: make, list and revoke the tokens of a token file",
 			t.tokenNew(), t.tokenList(), t.tokenRevoke()),
@@ -114,12 +116,29 @@ func (u usage) Unwrap() error { return u.error }
 // errTold is an error that the command has told by itself.
 var errTold = errors.New("told already")
 
+// asksForCompletion says whether the shell asks, by a command that cobra adds when it runs, what may follow.
+func asksForCompletion(args []string) bool {
+	return len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd)
+}
+
+// answerOnStdout has completions go where the shell reads them: cobra writes them to the output of the command in question.
+func answerOnStdout(root *cobra.Command, stdout io.Writer) {
+	for _, cmd := range everyCommand(root) {
+		cmd.SetOut(stdout)
+	}
+}
+
 // Execute runs the command that args name and returns the exit code. Errors are written to deps.Stderr.
 // A context that ended is the caller's to tell: Execute returns 1 for context.Canceled like for any failure.
 func Execute(ctx context.Context, deps Deps, args []string) int {
 	root := NewRoot(deps)
 	root.SetArgs(args)
-	cmd, err := checkCommand(root, args)
+	cmd, err := root, error(nil)
+	if asksForCompletion(args) { // what is typed so far need not be right
+		answerOnStdout(root, deps.Stdout)
+	} else {
+		cmd, err = checkCommand(root, args)
+	}
 	if err == nil {
 		cmd, err = root.ExecuteContextC(ctx)
 	}

@@ -109,7 +109,7 @@ func exampleArguments(line string) string {
 	line = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(line), "source <("), ")")
 	args, _, _ := strings.Cut(strings.TrimPrefix(line, "culvert "), " > ")
 	asks := func(word string) bool { return strings.HasPrefix(args, word+" ") }
-	if slices.ContainsFunc([]string{"status", "explain", "reload", "drain", "divert list", "divert end"}, asks) || strings.HasPrefix(args, "token revoke") {
+	if slices.ContainsFunc([]string{"status", "explain", "reload", "drain", "divert list", "divert end", "member"}, asks) || strings.HasPrefix(args, "token revoke") {
 		args += " --help" // they need a server, or a token that is there: they have tests of their own
 	}
 	return strings.NewReplacer("'", "", "file:/srv/www", "file:public", "-w /srv/www", "-w public").Replace(args)

@@ -79,6 +79,7 @@ func (t tree) group(use, short string, children ...*cobra.Command) *cobra.Comman
 			lines = append(lines, strings.TrimSpace(line))
 		}
 	}
+	lines = lines[:min(len(lines), 3)]
 	cmd := &cobra.Command{
 		Use: use, Short: short, Example: examples(lines...), Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -172,6 +172,7 @@ func TestExitCodes(t *testing.T) {
 		{"help tcp cleint", nil, 2},
 		{"", nil, 0},
 		{"tcp", nil, 2},
+		{"member", nil, 2},
 		{"completion bash", nil, 0},
 	} {
 		w.fail = test.fail

@@ -11,7 +11,7 @@ func TestUsageErrors(t *testing.T) {
 		{"htpp server", `unknown command "htpp" for culvert; did you mean http?`},
 		{"http sever --token x", `unknown command "sever" for culvert http; did you mean server?`},
 		{"revoke", `unknown command "revoke" for culvert; did you mean culvert token revoke?`},
-		{"frobnicate", `unknown command "frobnicate" for culvert; there are check, client, completion, demo, divert, drain, explain, fileserver, help, http, lb, reload, server, status, tcp, token, udp, version`},
+		{"frobnicate", `unknown command "frobnicate" for culvert; there are check, client, completion, demo, divert, drain, explain, fileserver, help, http, lb, member, reload, server, status, tcp, token, udp, version`},
 		{"http", "culvert http needs a command: client, fileserver, server"},
 		{"uplink client --url x", `unknown command "uplink": use culvert client, which carries HTTP and TCP together`},
 		{"connect x", `unknown command "connect": comes with a later version`},

@@ -145,7 +145,7 @@ func (d *DataPlane) ChangeMember(name, member string, change admin.MemberChange)
 	names := slices.Sorted(maps.Keys(d.pools))
 	d.mu.Unlock()
 	if p == nil {
-		return fmt.Errorf("%w: no upstream %q; there are %s", admin.ErrNotFound, name, strings.Join(names, ", "))
+		return fmt.Errorf("%w: no upstream %.80q; there is %s", admin.ErrNotFound, name, listed(names))
 	}
 	var errs []error
 	if change.Drain != nil {
@@ -159,6 +159,18 @@ func (d *DataPlane) ChangeMember(name, member string, change admin.MemberChange)
 		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
 	}
 	return err
+}
+
+// listed is for one line of a message: a long list is cut.
+func listed(names []string) string {
+	const most = 10
+	switch n := len(names); {
+	case n == 0:
+		return "none"
+	case n > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 // Ready says why a service takes no visitors: an upstream or tunnel that has no usable member, or an entrypoint none of whose

@@ -73,3 +73,48 @@ upstreams:
 		t.Errorf("the server ended with code %d", code)
 	}
 }
+
+// TestMembersByCommand: an operator takes a member out for its maintenance and brings it back, through a reload, without curl.
+func TestMembersByCommand(t *testing.T) {
+	t.Parallel()
+	a, c := startTCP(t, "a", "127.0.0.1:0"), startTCP(t, "c", "127.0.0.1:0")
+	addr := freeAddr(t)
+	text := oneEntrypoint(addr, fmt.Sprintf("[{address: %q, name: one}, {address: %q, name: two}]", a.addr, c.addr))
+	b := startLB(t, text)
+	does := func(words, says string) {
+		t.Helper()
+		if r := b.command(t, words); r.code != 0 || !strings.Contains(r.out, says) {
+			t.Errorf("culvert %s: code %d, want it to say %q\n%s", words, r.code, says, r.out)
+		}
+	}
+	goes := func(visitors, toA int) {
+		t.Helper()
+		if n := tally(whoAnswerEach(t, visitors, "tcp", "", addr)); n["a"] != toA {
+			t.Errorf("%d connections went %v, want %d to a", visitors, n, toA)
+		}
+	}
+	goes(10, 5)
+	does("member drain app/one", "app/one gets no new connections")
+	goes(10, 0)
+	does("member list app", "one    draining 1")
+	b.reload(t, text)
+	goes(10, 0)
+	does("member ready app/one", "app/one gets new connections again")
+	does("member weight app/one 3", "app/one has the weight 3")
+	goes(20, 15)
+	b.reload(t, text)
+	goes(20, 15)
+	does("status", "one    up    3")
+	for words, says := range map[string]string{
+		"member drain app/three": `culvert: upstream app has no member "three": it has one, two`,
+		"member drain apps/one":  `culvert: no upstream "apps"; there is app`,
+		"member list apps":       `culvert: the server has no upstream "apps"; it has app`,
+	} {
+		if r := b.command(t, words); r.code != 1 || r.stdout != "" || strings.TrimSpace(r.out) != says {
+			t.Errorf("culvert %s: code %d, want %q\n%s", words, r.code, says, r.out)
+		}
+	}
+	b.stop(t)
+	b.again(t)
+	goes(10, 5) // what is set by hand ends with the process
+}
