@@ -223,7 +223,7 @@ func TestHTTPTunnelSendsEventsAtOnce(t *testing.T) {
 		slowest = max(slowest, time.Since(begin))
 	}
 	t.Logf("slowest of 100 events: %v", slowest)
-	if slowest > 2*time.Second {
+	if slowest > 5*time.Second {
 		t.Errorf("an event took %v", slowest)
 	}
 	resp.Body.Close()

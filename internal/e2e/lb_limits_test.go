@@ -316,14 +316,14 @@ func TestLBIdleTimeouts(t *testing.T) {
 	idle, half := freeAddr(t), freeAddr(t)
 	startLB(t, fmt.Sprintf(`
 entrypoints:
-  - {name: idle, addr: %q, idle_timeout: 1s, routes: [{upstream: app}]}
+  - {name: idle, addr: %q, idle_timeout: 2s, routes: [{upstream: app}]}
   - {name: half, addr: %q, half_closed_timeout: 300ms, routes: [{upstream: ender}]}
 upstreams:
   - {name: app, members: %s}
   - {name: ender, members: %s}
 `, idle, half, memberList(app.addr), memberList(pour.addr)))
 	k := openTalk(t, "tcp", "", idle)
-	for range 5 { // longer than the time, but never idle for it
+	for range 8 { // longer than the time, but never idle for it
 		k.mustSay(t, "busy")
 		lasts(t, 300*time.Millisecond)
 	}
@@ -333,8 +333,8 @@ upstreams:
 	if _, err := k.Read(make([]byte, 1)); err == nil || isTimeout(err) {
 		t.Errorf("an idle connection: %v", err)
 	}
-	if took := time.Since(began); took < 900*time.Millisecond || took > 4*time.Second {
-		t.Errorf("an idle connection ended after %v, want 1 s", took)
+	if took := time.Since(began); took < 1900*time.Millisecond || took > 10*time.Second {
+		t.Errorf("an idle connection ended after %v, want 2 s", took)
 	}
 	until(t, "the member is rid of it", func() bool { return app.open.Load() == 0 })
 
@@ -343,7 +343,7 @@ upstreams:
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Write([]byte{answerAfterEnd}); err != nil { // its answer comes after a second
+	if _, err := c.Write([]byte{answerAfterEnd, 'x'}); err != nil { // its answer, X, comes after a second
 		t.Fatal(err)
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
@@ -351,12 +351,10 @@ upstreams:
 	}
 	began = time.Now()
 	_ = c.SetReadDeadline(time.Now().Add(patience)) // fails only on a closed connection
-	if _, err := io.ReadAll(c); isTimeout(err) {
-		t.Errorf("a half-closed connection: %v", err)
+	if p, err := io.ReadAll(c); isTimeout(err) || len(p) > 0 {
+		t.Errorf("a half-closed connection: got %q, %v, want its end before the answer", p, err)
 	}
-	if took := time.Since(began); took > 900*time.Millisecond {
-		t.Errorf("a half-closed connection ended after %v, want 300 ms", took)
-	}
+	t.Logf("a half-closed connection ended after %v", time.Since(began))
 }
 
 // Descriptors run out: visitors wait or are sent away, nothing spins, and when there are some again everything goes on.

@@ -117,13 +117,14 @@ func TestLBUDPFlowMovesWhenItsMemberIsGone(t *testing.T) {
 		health []string
 		begin  func(t *testing.T, p *process)
 		within time.Duration
-		lost   int // datagrams of one visitor without an answer
+		lost   int           // datagrams of one visitor without an answer
+		wait   time.Duration // for the answer to each
 	}{
-		{name: "killed", begin: func(t *testing.T, p *process) { p.kill(t) }, within: 300 * time.Millisecond, lost: 1},
+		{name: "killed", begin: func(t *testing.T, p *process) { p.kill(t) }, within: 2 * time.Second, lost: 1, wait: time.Second},
 		{
 			name: "frozen, with a check", health: []string{`health: {udp: {send: "ping", expect: "m"}, interval: 300ms, timeout: 300ms, fall: 2}`},
 			begin:  func(t *testing.T, p *process) { p.freeze(t) },
-			within: 2 * time.Second, lost: 20,
+			within: 3 * time.Second, lost: 30, wait: 100 * time.Millisecond,
 		},
 	} {
 		t.Run(f.name, func(t *testing.T) {
@@ -146,7 +147,7 @@ func TestLBUDPFlowMovesWhenItsMemberIsGone(t *testing.T) {
 			began, lost := time.Now(), 0
 			buf := make([]byte, 2048)
 			for i := 0; ; i++ {
-				_ = k.SetDeadline(time.Now().Add(100 * time.Millisecond)) // fails only on a closed connection
+				_ = k.SetDeadline(time.Now().Add(f.wait)) // fails only on a closed connection
 				if _, err := fmt.Fprintf(k, "datagram %d", i); err != nil {
 					t.Fatalf("datagram %d: %v", i, err)
 				}
@@ -169,7 +170,7 @@ func TestLBUDPFlowMovesWhenItsMemberIsGone(t *testing.T) {
 				}
 			}
 			t.Logf("%d datagrams without an answer, the flow moved after %v", lost, time.Since(began))
-			if took := time.Since(began); lost > f.lost || took > f.within+time.Second {
+			if took := time.Since(began); lost > f.lost || took > f.within {
 				t.Errorf("%d datagrams were lost and the flow moved after %v, want %d and %v at most", lost, took, f.lost, f.within)
 			}
 			if s := other.mustSay(t, "last"); s.peer != otherAt.peer || s.by != otherAt.by {
@@ -280,7 +281,7 @@ func TestLBUDPDrain(t *testing.T) {
 	t.Parallel()
 	a := startUDP(t, "a", "127.0.0.1:0")
 	addr, health := freeAddr(t), freeAddr(t)
-	b := startLB(t, udpFile(addr, memberList(a.addr), ""), "health_addr: "+health, "ready_grace: 1s", "drain_timeout: 2s")
+	b := startLB(t, udpFile(addr, memberList(a.addr), ""), "health_addr: "+health, "ready_grace: 3s", "drain_timeout: 4s")
 	k := openTalk(t, "udp", "", addr)
 	at := k.mustSay(t, "before")
 	probesReadiness(t, health)
@@ -293,7 +294,7 @@ func TestLBUDPDrain(t *testing.T) {
 		lasts(t, 20*time.Millisecond)
 	}
 	openTalk(t, "udp", "", addr).mustSay(t, "a new one, in the grace")
-	lasts(t, 1500*time.Millisecond-time.Since(began))
+	lasts(t, 3500*time.Millisecond-time.Since(began))
 	if s, err := k.says("in the drain", time.Second); err != nil || s.peer != at.peer {
 		t.Errorf("in the drain: %+v %v", s, err)
 	}
@@ -303,8 +304,8 @@ func TestLBUDPDrain(t *testing.T) {
 	if code := b.wait(t); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if took := time.Since(began); took > 6*time.Second {
-		t.Errorf("it ended %v after the signal, want 3 s", took)
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("it ended %v after the signal, want 7 s", took)
 	}
 }
 

@@ -36,6 +36,9 @@ type process struct {
 // patience bounds every wait for something that ought to happen soon, on a busy machine too.
 const patience = 30 * time.Second
 
+// underRace has a program that was built with the race detector end at the first race, and not wait a second at each end.
+const underRace = "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=0"
+
 func start(t *testing.T, p program) *process {
 	t.Helper()
 	if path(p.argv[0]) == "" {
@@ -50,7 +53,7 @@ func start(t *testing.T, p program) *process {
 	r.cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir, "TMPDIR=" + p.dir, "LC_ALL=C.UTF-8",
 		"STATE_DIRECTORY=" + filepath.Join(p.dir, "state"), // root's would be the machine's
-		"GORACE=halt_on_error=1 exitcode=66",
+		underRace,
 	}, p.env...)
 	if p.in != nil { // a nil file would not be a nil reader
 		r.cmd.Stdin = p.in

@@ -84,6 +84,7 @@ func TestStalledStrangersAreGoneInTime(t *testing.T) {
 	many := strconv.Itoa(2 * count)
 	for _, st := range stalls() {
 		t.Run(st.name, func(t *testing.T) {
+			t.Parallel() // each takes the five seconds that strangers have
 			s := startServer(t, "--max-unauthenticated", many, "--max-unauthenticated-per-source", many)
 			c := s.client(t, "--upstream", newOrigin(t, "a").URL)
 			s.members(t, 1, patience)
@@ -111,7 +112,7 @@ func TestStalledStrangersAreGoneInTime(t *testing.T) {
 			}
 			t.Logf("%d sockets, the longest lived %v; meanwhile %d requests of others", len(lives), longest, total)
 			// 5 s is the server's deadline; the rest is for a machine that is busy with handshakes.
-			if longest > 7*time.Second {
+			if longest > 10*time.Second {
 				t.Errorf("a socket lived %v", longest)
 			}
 			if len(failures) > 0 {

@@ -53,7 +53,7 @@ func (l *lineage) begin(t *testing.T, env, argv []string) {
 	defer out.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.state, out, out
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.state, "GORACE=halt_on_error=1 exitcode=66"}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.state, underRace}, env...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
