@@ -136,9 +136,11 @@ entrypoints:
       - {match: {source: 10.0.0.0/8}, upstream: app}
       - {match: {source: [10.1.0.0/16, 10.2.3.4]}, upstream: name/laptop}
       - upstream: app
+  - {name: dns, addr: "127.0.0.1:53", protocol: udp, routes: [{upstream: dns}]}
 upstreams:
   - {name: app, members: [{address: 10.0.0.1:80}], queue: {max: 3}, close_on_down: true}
   - {name: spare, members: [{address: 10.0.0.1:80}]}
+  - {name: dns, members: [{address: 10.0.0.1:53, max_conns: 100}], queue: {max: 3}}
 `
 
 func TestCheckOfARightFile(t *testing.T) {
@@ -148,14 +150,15 @@ func TestCheckOfARightFile(t *testing.T) {
 	if code := w.run(t, "check culvert.yaml"); code != 0 {
 		t.Fatalf("code %d", code)
 	}
-	if got, want := w.stdout.String(), "culvert.yaml is right: 1 entrypoint, 3 routes, 2 upstreams, 2 members\n"; got != want {
+	if got, want := w.stdout.String(), "culvert.yaml is right: 2 entrypoints, 4 routes, 3 upstreams, 3 members\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	want := `culvert.yaml:7:20: entrypoints[0].queue_timeout: warning: has no effect; add when_empty: queue, or leave it out
 culvert.yaml:10:17: entrypoints[0].routes[1].match: warning: matches nobody who gets this far: the route "app" in line 9 takes them; put it above that one, or leave it out
-culvert.yaml:13:59: upstreams[0].queue: warning: nobody ever waits, because no member has max_conns; give the members max_conns, or leave it out
-culvert.yaml:13:84: upstreams[0].close_on_down: warning: has no effect, because nothing checks the members; add health, or leave it out
-culvert.yaml:14:12: upstreams[1].name: warning: no route goes to the upstream "spare"; leave it out, or name it in a route
+culvert.yaml:14:59: upstreams[0].queue: warning: nobody ever waits, because no member has max_conns; give the members max_conns, or leave it out
+culvert.yaml:14:84: upstreams[0].close_on_down: warning: has no effect, because nothing checks the members; add health, or leave it out
+culvert.yaml:15:12: upstreams[1].name: warning: no route goes to the upstream "spare"; leave it out, or name it in a route
+culvert.yaml:16:74: upstreams[2].queue: warning: nobody ever waits: a flow of UDP that finds no member with room is dropped; leave it out
 `
 	if diff := cmp.Diff(want, w.stderr.String()); diff != "" {
 		t.Errorf("want -, got +\n%s", diff)

@@ -56,6 +56,10 @@ func (c *checker) members(u *Upstream, path string) {
 		names[m.Name] = i
 		for _, use := range c.used[u.Name] {
 			c.carries(m, at+".address", at+".tunnel", use)
+			if use.mode == PerPacket && m.MaxConns > 0 {
+				c.fault(at+".max_conns", "leave it out, or send there with mode: session",
+					"does not bind what %s sends with mode: per_packet, which has no connections to count", use.path)
+			}
 		}
 	}
 }

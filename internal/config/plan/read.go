@@ -165,6 +165,7 @@ func (c *checker) follows(path string) bool {
 // use is a route to an upstream.
 type use struct {
 	protocol Protocol
+	mode     Mode
 	path     string
 }
 
@@ -291,8 +292,12 @@ func (c *checker) upstream(u *Upstream, path string) {
 	}
 	c.proxySend(u, path+".proxy_protocol")
 	c.health(u, path+".health", uses)
+	overUDP := len(uses) > 0 && !slices.ContainsFunc(uses, func(u use) bool { return u.protocol != UDP })
 	limited := slices.ContainsFunc(u.Members, func(m Member) bool { return m.MaxConns > 0 })
-	if u.Queue.Max > 0 && !limited {
+	switch {
+	case u.Queue.Max > 0 && overUDP:
+		c.warn(path+".queue", "leave it out", "nobody ever waits: a flow of UDP that finds no member with room is dropped")
+	case u.Queue.Max > 0 && !limited:
 		c.warn(path+".queue", "give the members max_conns, or leave it out", "nobody ever waits, because no member has max_conns")
 	}
 	if !u.Eject.Off() && u.Eject.Most < u.Eject.For {

@@ -83,7 +83,7 @@ func (c *checker) target(e *Entrypoint, r *Route, at string) {
 			fault, remedy, _ := strings.Cut(err.Error(), "; ")
 			c.fault(at, remedy, "%s", fault)
 		default:
-			c.carries(&Member{Tunnel: n}, at, at, use{e.Protocol, "entrypoint " + e.Name})
+			c.carries(&Member{Tunnel: n}, at, at, use{e.Protocol, e.Mode, "entrypoint " + e.Name})
 		}
 		return
 	}
@@ -94,7 +94,7 @@ func (c *checker) target(e *Entrypoint, r *Route, at string) {
 		c.fault(at, suggest(r.Upstream, c.upstreamNames()), "there is no upstream %q", r.Upstream)
 		return
 	}
-	c.used[r.Upstream] = append(c.used[r.Upstream], use{e.Protocol, "entrypoint " + e.Name})
+	c.used[r.Upstream] = append(c.used[r.Upstream], use{e.Protocol, e.Mode, "entrypoint " + e.Name})
 }
 
 // nameless says whether the name of an upstream could not be read.
