@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,9 +40,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // read is the plan of a file's text. In it, $NAME stands for what vars have.
 func read(t testing.TB, text string, vars map[string]string) plan.Plan {
 	t.Helper()
-	for name, value := range vars {
-		text = strings.ReplaceAll(text, "$"+name, value)
-	}
+	text = os.Expand(text, func(name string) string { return vars[name] })
 	doc, err := file.Parse("test.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
