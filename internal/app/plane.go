@@ -5,7 +5,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"time"
 
 	"culvert/internal/config"
 	"culvert/internal/config/plan"
@@ -19,6 +18,7 @@ func (s *Server) newPlane() *dataplane.DataPlane {
 		Addr:       s.cfg.DataAddr,
 		Reserved:   reservedPorts(s.cfg),
 		Sources:    s.cfg.DataSources(),
+		Accept:     s.cfg.Accept(),
 		Emit:       s.cfg.Emission(),
 		Inherit:    s.host.forVisitors(),
 		HTTP:       s.pages,
@@ -30,10 +30,6 @@ func (s *Server) newPlane() *dataplane.DataPlane {
 	}
 	if s.host.Sockets != nil {
 		cfg.ListenPacket = s.host.listenPacket
-	}
-	if s.cfg.ExpectsProxy() {
-		trusted, _ := s.cfg.Trusted()
-		cfg.Accept = plan.ProxyAccept{Accept: plan.AcceptAuto, Trusted: trusted}
 	}
 	plane := dataplane.New(cfg)
 	s.registry.MustRegister(plane.Collector())
@@ -57,9 +53,6 @@ func reservedPorts(cfg config.Server) map[uint16]string {
 	return reserved
 }
 
-// tlsEntry is the name of the entrypoint that takes the hosts which clients offer by TLS.
-const tlsEntry = "tls"
-
 // planOf is the data plane of the file, with what flags add to it.
 func planOf(cfg config.Server) plan.Plan {
 	p := cfg.Plan
@@ -68,18 +61,12 @@ func planOf(cfg config.Server) plan.Plan {
 	}
 	addr := net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.TLSPort)))
 	p.Entrypoints = slices.Clone(p.Entrypoints)
-	if i := slices.IndexFunc(p.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == tlsEntry }); i >= 0 {
+	if i := slices.IndexFunc(p.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == plan.TLSEntrypoint }); i >= 0 {
 		p.Entrypoints[i].Addr = addr
 		return p
 	}
-	e := plan.Entrypoint{
-		Name: tlsEntry, Protocol: plan.TLS, Addr: addr, Access: plan.Access{Allow: cfg.DataSources()},
-		Streams: plan.Streams{WhenEmpty: plan.Refuse, HelloTimeout: 5 * time.Second, HalfClosedTimeout: 10 * time.Minute},
-	}
-	if cfg.ExpectsProxy() {
-		trusted, _ := cfg.Trusted()
-		e.ProxyProtocol = plan.ProxyAccept{Accept: plan.AcceptAuto, Trusted: trusted}
-	}
+	e := plan.NewEntrypoint(plan.TLSEntrypoint, plan.TLS, addr)
+	e.Allow, e.ProxyProtocol = cfg.DataSources(), cfg.Accept()
 	p.Entrypoints = append(p.Entrypoints, e)
 	return p
 }

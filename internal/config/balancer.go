@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 
+	"culvert/internal/config/plan"
 	"culvert/internal/proxyproto"
 )
 
@@ -17,6 +18,15 @@ type Balancer struct {
 
 // ExpectsProxy says whether a load balancer in front sends PROXY headers.
 func (b *Balancer) ExpectsProxy() bool { return b.LBProxyProtocol != "" }
+
+// Accept is what is expected of it at the entrypoints that no file describes.
+func (b *Balancer) Accept() plan.ProxyAccept {
+	if !b.ExpectsProxy() {
+		return plan.ProxyAccept{Accept: plan.AcceptOff}
+	}
+	trusted, _ := b.Trusted()
+	return plan.ProxyAccept{Accept: plan.AcceptAuto, Trusted: trusted}
+}
 
 // Trusted are the addresses whose PROXY headers count. assumed means that nobody has named them.
 func (b *Balancer) Trusted() (trusted []netip.Prefix, assumed bool) {

@@ -180,7 +180,7 @@ func (s *Server) sockets() []plan.Socket {
 	if s.Mode.HasHTTP() {
 		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.DataAddr, s.Port), What: "the HTTP port (port)"})
 	}
-	named := func(e plan.Entrypoint) bool { return e.Name == "tls" } // its address is that of the setting
+	named := func(e plan.Entrypoint) bool { return e.Name == plan.TLSEntrypoint } // its address is that of the setting
 	if s.TLSPort != 0 && !slices.ContainsFunc(s.Plan.Entrypoints, named) {
 		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.DataAddr, s.TLSPort), What: "the TLS port (tls_port)"})
 	}

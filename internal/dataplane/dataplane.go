@@ -46,8 +46,9 @@ type Config struct {
 type DataPlane struct {
 	cfg Config
 
-	serving  sync.WaitGroup // entrypoints with their connections, checks of members
-	httpAddr string         // where HTTP is served, for people
+	ports    map[string]plan.Entrypoint // what those that clients open have in common, by network
+	serving  sync.WaitGroup             // entrypoints with their connections, checks of members
+	httpAddr string                     // where HTTP is served, for people
 
 	mu      sync.Mutex
 	closed  bool
@@ -69,8 +70,14 @@ var errClosed = errors.New("the server is going down")
 
 // New makes a data plane without anything in it. It opens nothing.
 func New(cfg Config) *DataPlane {
+	port := func(p plan.Protocol) plan.Entrypoint {
+		e := plan.NewEntrypoint("", p, "")
+		e.Allow, e.ProxyProtocol = cfg.Sources, cfg.Accept
+		return e
+	}
 	return &DataPlane{
-		cfg: cfg, pools: make(map[string]*pool), entries: make(map[string]*entry), offers: make(map[tunnel.Name][]*publication),
+		cfg: cfg, ports: map[string]plan.Entrypoint{"tcp": port(plan.TCP), "udp": port(plan.UDP)},
+		pools: make(map[string]*pool), entries: make(map[string]*entry), offers: make(map[tunnel.Name][]*publication),
 		listens: make(map[listening]struct{}), dirty: make(map[*pool]struct{}), look: make(chan struct{}, 1),
 	}
 }

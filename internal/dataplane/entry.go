@@ -80,7 +80,7 @@ func (e *entry) routes() []route {
 			pool: e.plane.pool(r.Upstream),
 		})
 	}
-	if e.plan.Protocol == plan.TLS && e.plan.Name == tlsEntry {
+	if e.plan.Protocol == plan.TLS && e.plan.Name == plan.TLSEntrypoint {
 		list = append(list, e.plane.offeredHosts()...)
 	}
 	return list

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
 	"culvert/internal/config/plan"
 	"culvert/internal/control"
@@ -77,13 +76,10 @@ func (d *DataPlane) expose(p *publication) (address string, err error) {
 	}
 }
 
-// tlsEntry is the entrypoint that takes the hosts that clients offer by TLS.
-const tlsEntry = "tls"
-
 func (d *DataPlane) exposeHost(name tunnel.Name) (address string, err error) {
-	e := d.entries[tlsEntry]
+	e := d.entries[plan.TLSEntrypoint]
 	if e == nil || e.plan.Protocol != plan.TLS {
-		return "", fmt.Errorf("this server routes no TLS by name: start it with --tls-port, or with an entrypoint named %q of protocol tls", tlsEntry)
+		return "", fmt.Errorf("this server routes no TLS by name: start it with --tls-port, or with an entrypoint named %q of protocol tls", plan.TLSEntrypoint)
 	}
 	if err := e.rebuild(); err != nil {
 		return "", err
@@ -125,12 +121,9 @@ func (d *DataPlane) newPortEntry(name tunnel.Name) (*entry, error) {
 			return nil, fmt.Errorf("port %d is the server's own: its entrypoint %s; a route of that entrypoint can lead to upstream %s", port, e.plan.Name, name)
 		}
 	}
-	e := &entry{plane: d, offered: name, plan: plan.Entrypoint{
-		Name: name.String(), Protocol: plan.Protocol(network), Addr: net.JoinHostPort(d.cfg.Addr, strconv.Itoa(int(port))),
-		Access:  plan.Access{Allow: d.cfg.Sources, ProxyProtocol: d.cfg.Accept},
-		Streams: plan.Streams{WhenEmpty: plan.Refuse, HalfClosedTimeout: halfClosedTimeout},
-		Routes:  []plan.Route{{Name: name.String(), Upstream: name.String()}},
-	}}
+	e := &entry{plane: d, offered: name, plan: d.ports[network]}
+	e.plan.Name, e.plan.Addr = name.String(), net.JoinHostPort(d.cfg.Addr, strconv.Itoa(int(port)))
+	e.plan.Routes = []plan.Route{{Name: name.String(), Upstream: name.String()}}
 	e.server = d.newServer(e)
 	if err := e.rebuild(); err != nil {
 		return nil, err
@@ -138,9 +131,6 @@ func (d *DataPlane) newPortEntry(name tunnel.Name) (*entry, error) {
 	d.entries[e.plan.Name] = e
 	return e, nil
 }
-
-// halfClosedTimeout is how long a connection of a port that a client opened lives that one side has closed.
-const halfClosedTimeout = 10 * time.Minute
 
 func portOf(addr string) uint16 {
 	_, text, _ := net.SplitHostPort(addr)
@@ -205,7 +195,7 @@ func (d *DataPlane) retract(p *publication) {
 			d.web.linger(d, name)
 		}
 	case tunnel.TLS:
-		if e := d.entries[tlsEntry]; e != nil && len(left) == 0 {
+		if e := d.entries[plan.TLSEntrypoint]; e != nil && len(left) == 0 {
 			d.report(e.rebuild())
 		}
 	case tunnel.TCP, tunnel.UDP:

@@ -54,6 +54,13 @@ func (d *Doc) Decode(target any, o Options) error {
 	return dec.faults.Err()
 }
 
+// Defaults sets the fields of the struct that target points to which have a default, as Decode does where a file leaves them
+// out.
+func Defaults(target any, o Options) {
+	dec := &decoder{options: o, fields: map[reflect.Type][]Field{}}
+	dec.defaults(reflect.ValueOf(target).Elem())
+}
+
 func (d *decoder) fieldsOf(t reflect.Type) []Field {
 	fields, ok := d.fields[t]
 	if !ok {
@@ -270,11 +277,21 @@ func (d *decoder) field(n *yaml.Node, v reflect.Value, f Field, given map[string
 	}
 }
 
-// defaults fills a struct with the defaults of its fields, and of those within.
+// defaults fills a struct with the defaults of its fields, and of those within. What selects counts as it is, if it is set.
 func (d *decoder) defaults(v reflect.Value) {
 	fields := d.fieldsOf(v.Type())
+	selected := ""
+	if f, ok := selector(fields); ok {
+		by := v.FieldByIndex(f.index)
+		if by.IsZero() {
+			d.setDefault(by, f)
+		}
+		selected = by.String()
+	}
 	for _, f := range fields {
-		d.setDefault(v.FieldByIndex(f.index), f)
+		if !f.selects && f.applies(selected) {
+			d.setDefault(v.FieldByIndex(f.index), f)
+		}
 	}
 }
 

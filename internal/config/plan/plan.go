@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"culvert/internal/config/file"
 	"culvert/internal/hostname"
 	"culvert/internal/tunnel"
 )
@@ -50,6 +51,38 @@ type Entrypoint struct {
 	// IdleTimeout is 0 for none.
 	IdleTimeout time.Duration `key:"idle_timeout" unit:"DURATION" shown:"60s for udp, 180s with profile: vpn, 0 otherwise" help:"end what has been silent for this long; 0 is never, and not for udp"`
 	Routes      []Route       `key:"routes" required:"true" help:"where visitors go: the first that matches"`
+}
+
+// The entrypoints that flags of a server make. A file may have the settings of TLSEntrypoint, and must not have the other.
+const (
+	TLSEntrypoint  = "tls"  // takes the hosts that clients offer by TLS
+	HTTPEntrypoint = "http" // of package proxy, not of a plan
+)
+
+// NewEntrypoint is an entrypoint as a file has it that says no more of it, but without routes.
+func NewEntrypoint(name string, p Protocol, addr string) Entrypoint {
+	e := Entrypoint{Name: name, Protocol: p, Addr: addr}
+	file.Defaults(&e, Options())
+	e.ProxyProtocol = ProxyAccept{Accept: AcceptOff}
+	e.IdleTimeout = e.defaultIdle()
+	return e
+}
+
+// The idle timeouts of flows.
+const (
+	idleUDP = time.Minute
+	idleVPN = 3 * time.Minute
+)
+
+// defaultIdle is the idle timeout of an entrypoint for which none is given.
+func (e *Entrypoint) defaultIdle() time.Duration {
+	switch {
+	case e.Protocol != UDP:
+		return 0
+	case e.Profile == VPN:
+		return idleVPN
+	}
+	return idleUDP
 }
 
 // Access is who may come in, and by whose word.

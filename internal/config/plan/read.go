@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"culvert/internal/config/file"
 	"culvert/internal/hostname"
@@ -119,9 +118,6 @@ func (e *Eject) Word() string {
 	return ""
 }
 
-// reserved is the entrypoint that the flag --port opens.
-const reserved = "http"
-
 // checker finds what is wrong with a plan whose values are right one by one.
 type checker struct {
 	doc  *file.Doc
@@ -196,8 +192,8 @@ func (c *checker) check() {
 	for i := range c.plan.Entrypoints {
 		e := &c.plan.Entrypoints[i]
 		path := file.Item("entrypoints", i)
-		if e.Name == reserved {
-			c.fault(path+".name", "give another", "%q is the name of the entrypoint that --port opens", reserved)
+		if e.Name == HTTPEntrypoint {
+			c.fault(path+".name", "give another", "%q is the name of the entrypoint that --port opens", e.Name)
 		} else if c.name(path, e.Name) {
 			c.unique(path, e.Name, names, i)
 		}
@@ -242,7 +238,7 @@ func (c *checker) entrypoint(e *Entrypoint, path string) {
 	}
 	c.proxyAccept(&e.ProxyProtocol, path+".proxy_protocol")
 	c.idle(e, path)
-	if e.WhenEmpty != Wait && c.given(path+".queue_timeout") && e.QueueTimeout != defaultQueueTimeout {
+	if e.WhenEmpty != Wait && c.given(path+".queue_timeout") && e.QueueTimeout != NewEntrypoint("", e.Protocol, "").QueueTimeout {
 		c.warn(path+".queue_timeout", "add when_empty: queue, or leave it out", "has no effect")
 	}
 	c.routes(e, path)
@@ -261,24 +257,12 @@ func (c *checker) proxyAccept(p *ProxyAccept, path string) {
 	}
 }
 
-// defaultQueueTimeout is as in the tag.
-const defaultQueueTimeout = 10 * time.Second
-
-// The idle timeouts of flows.
-const (
-	idleUDP = time.Minute
-	idleVPN = 3 * time.Minute
-)
-
 func (c *checker) idle(e *Entrypoint, path string) {
 	path += ".idle_timeout"
 	switch {
 	case e.Protocol != UDP:
 	case !c.given(path):
-		e.IdleTimeout = idleUDP
-		if e.Profile == VPN {
-			e.IdleTimeout = idleVPN
-		}
+		e.IdleTimeout = e.defaultIdle()
 	case e.IdleTimeout == 0:
 		c.fault(path, "give a time, such as 60s", "a flow that never ends would be kept for ever")
 	}

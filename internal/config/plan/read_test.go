@@ -210,6 +210,27 @@ func again(t *testing.T, p Plan) {
 	}
 }
 
+// An entrypoint that no file describes has what one of a file has that says no more of it.
+func TestNewEntrypointIsThatOfAFileWhichSaysNothing(t *testing.T) {
+	for _, protocol := range []Protocol{TCP, UDP, TLS} {
+		p, _, err := read(fmt.Sprintf(`entrypoints: [{name: in, protocol: %s, addr: "127.0.0.1:1", routes: [{upstream: name/a}]}]`, protocol))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := p.Entrypoints[0]
+		want.Routes = nil
+		if diff := cmp.Diff(want, NewEntrypoint("in", protocol, "127.0.0.1:1"), plain); diff != "" {
+			t.Errorf("%s: file, new:\n%s", protocol, diff)
+		}
+	}
+}
+
+func BenchmarkNewEntrypoint(b *testing.B) {
+	for b.Loop() {
+		NewEntrypoint("in", TCP, "127.0.0.1:1")
+	}
+}
+
 func TestNothingIsAPlan(t *testing.T) {
 	p, warnings, err := read("{x-nothing: 1}")
 	if err != nil || len(warnings) > 0 || len(p.Entrypoints)+len(p.Upstreams) > 0 {
