@@ -158,7 +158,7 @@ culvert.yaml:10:17: entrypoints[0].routes[1].match: warning: matches nobody who 
 culvert.yaml:14:59: upstreams[0].queue: warning: nobody ever waits, because no member has max_conns; give the members max_conns, or leave it out
 culvert.yaml:14:84: upstreams[0].close_on_down: warning: has no effect, because nothing checks the members; add health, or leave it out
 culvert.yaml:15:12: upstreams[1].name: warning: no route goes to the upstream "spare"; leave it out, or name it in a route
-culvert.yaml:16:74: upstreams[2].queue: warning: nobody ever waits: a flow of UDP that finds no member with room is dropped; leave it out
+culvert.yaml:16:75: upstreams[2].queue: warning: nobody ever waits: a flow of UDP that finds no member with room is dropped; leave it out
 `
 	if diff := cmp.Diff(want, w.stderr.String()); diff != "" {
 		t.Errorf("want -, got +\n%s", diff)
