@@ -346,8 +346,8 @@ func TestListenOpensAllOrNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Listen(); err == nil || !strings.Contains(err.Error(), "control port") {
-		t.Fatalf("got %v, want an error of the control port", err)
+	if err := s.Listen(); err == nil || !strings.Contains(err.Error(), "--control-port: listen ") {
+		t.Fatalf("got %v, want an error of --control-port", err)
 	}
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", cfg.Port))
 	if err != nil {

@@ -41,9 +41,10 @@ func (p *controlPort) listen() error {
 	if err != nil {
 		return fmt.Errorf("control port: %w", err)
 	}
-	l, err := p.server.host.Sockets.Listen(net.ListenConfig{}, "tcp", net.JoinHostPort(cfg.ControlAddr, strconv.Itoa(int(cfg.ControlPort))))
+	addr := net.JoinHostPort(cfg.ControlAddr, strconv.Itoa(int(cfg.ControlPort)))
+	l, err := p.server.host.Sockets.Listen(net.ListenConfig{}, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("control port: %w", err)
+		return p.server.asked(addr, "control-port", "control-addr").explain(err)
 	}
 	p.door = newDoor(l)
 	l = entrypoint.NewGuard(p.door, entrypoint.GuardConfig{

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -24,13 +23,14 @@ func RunFileserver(ctx context.Context, cfg config.Fileserver, version Version, 
 	if err != nil {
 		return err
 	}
+	addr := net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.Port)))
 	ep, err := entrypoint.ListenHTTP(entrypoint.HTTPConfig{
-		Addr:  net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.Port))),
+		Addr:  addr,
 		Allow: cfg.AllowIPs,
 		Log:   log,
 	}, handler)
 	if err != nil {
-		return fmt.Errorf("file server: %w", err)
+		return binding{network: "tcp", addr: addr, askedPort: "--port", asked: "--data-addr"}.explain(err)
 	}
 	log.Info("serving", "webroot", cfg.Webroot, "on", ep.Addr().String(), "browsing", cfg.AllowBrowsing, "auth", protected,
 		"version", version.Version)

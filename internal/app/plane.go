@@ -84,7 +84,9 @@ func (s *Server) Reload() error {
 	defer s.reloading.Unlock()
 	next, changed, err := s.cfg.Reread()
 	if err == nil {
-		err = s.plane.Apply(planOf(next))
+		if err = s.plane.Apply(planOf(next)); err != nil {
+			err = cannotOpen(&next, err)
+		}
 	}
 	if err != nil {
 		s.log.Error("configuration refused, the old one stays", "file", s.cfg.Config, "err", err)

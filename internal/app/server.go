@@ -122,12 +122,13 @@ func (s *Server) Listen() (err error) {
 		return err
 	}
 	if s.pages != nil {
+		addr := net.JoinHostPort(s.cfg.DataAddr, strconv.Itoa(int(s.cfg.Port)))
 		s.web, err = entrypoint.ListenHTTP(entrypoint.HTTPConfig{
-			Addr: net.JoinHostPort(s.cfg.DataAddr, strconv.Itoa(int(s.cfg.Port))), Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
+			Addr: addr, Allow: s.cfg.DataSources(), Log: s.log.With(subsystem, "entrypoint"),
 			OnRefused: s.metrics.RefusedHTTP, Reception: s.reception(), Inherit: s.host.forVisitors(),
 		}, s.pages)
 		if err != nil {
-			return fmt.Errorf("http port: %w", err)
+			return s.asked(addr, "port", "data-addr").explain(err)
 		}
 		s.plane.ServeHTTPAt(s.web.Addr().String())
 	}
@@ -136,16 +137,21 @@ func (s *Server) Listen() (err error) {
 			Addr: s.cfg.HealthAddr, Log: s.log.With(subsystem, "entrypoint"), Reception: s.healthReception(), Inherit: s.host.atOnce(),
 		}, admin.HealthHandler(s.probes.Watch(s.readiness)))
 		if err != nil {
-			return fmt.Errorf("health port: %w", err)
+			return s.asked(s.cfg.HealthAddr, "health-addr", "health-addr").explain(err)
 		}
 	}
 	if err := s.plane.Apply(planOf(s.cfg)); err != nil {
-		return err
+		return cannotOpen(&s.cfg, err)
 	}
 	if !s.cfg.HasControl() {
 		return nil
 	}
 	return s.controlPort.listen()
+}
+
+// asked is an address that two settings have asked for.
+func (s *Server) asked(addr, port, host string) binding {
+	return binding{network: "tcp", addr: addr, askedPort: s.cfg.Asked(port), asked: s.cfg.Asked(host)}
 }
 
 func (s *Server) closePorts() {

@@ -190,6 +190,36 @@ func (s *Server) sockets() []plan.Socket {
 	return all
 }
 
+// Asked is where a setting's value comes from, as errors name it: "--port", "--port (by default)", its variable, or
+// "culvert.yaml:3:7: port".
+func (s *Server) Asked(flag string) string {
+	name := "--" + flag
+	if s.origin == nil {
+		return name
+	}
+	switch one := s.origin.settings.Lookup(flag); {
+	case one == nil || one.source == FromFlag:
+		return name
+	case one.source == FromEnvironment:
+		return one.from
+	case one.source == FromFile:
+		return one.place.Place()
+	default:
+		return name + " (by default)"
+	}
+}
+
+// AskedAddr is where the address of an entrypoint of the file stands in it.
+func (s *Server) AskedAddr(entrypoint string) string {
+	i := slices.IndexFunc(s.Plan.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == entrypoint })
+	doc, err := file.Read(s.Config)
+	if i < 0 || err != nil {
+		return "entrypoint " + entrypoint
+	}
+	_, _, _ = plan.Read(doc, file.Options{Others: fileKeys(), Take: func(string, file.Value) {}}) // it was right; doc knows now what stands where
+	return doc.Fault(file.Item("entrypoints", i)+".addr", "", "").Place()
+}
+
 // Reread makes the configuration again, of the same flags and environment and of the file as it is now. The keys are those
 // of settings that have changed: they take effect when the server starts again, while Plan can be changed in one that runs.
 func (s *Server) Reread() (next Server, changed []string, err error) {

@@ -77,6 +77,16 @@ func (d *DataPlane) kept(p plan.Plan) map[socketAddress]*entry {
 	return kept
 }
 
+// ListenError is an entrypoint that cannot be opened.
+type ListenError struct {
+	Entrypoint    string
+	Network, Addr string
+	Err           error
+}
+
+func (e *ListenError) Error() string { return "entrypoint " + e.Entrypoint + ": " + e.Err.Error() }
+func (e *ListenError) Unwrap() error { return e.Err }
+
 // openFresh opens the sockets that are new, to find out whether they can be: the one thing of a change that may fail. One whose
 // port an entrypoint has that goes opens after that one has closed.
 func (d *DataPlane) openFresh(p plan.Plan, kept map[socketAddress]*entry) (map[socketAddress]*entry, error) {
@@ -93,7 +103,7 @@ func (d *DataPlane) openFresh(p plan.Plan, kept map[socketAddress]*entry) (map[s
 		e := &entry{plane: d, plan: want}
 		e.server = d.newServer(e)
 		if err := e.open(); err != nil && !d.goes(want, kept) {
-			errs = append(errs, fmt.Errorf("entrypoint %s: %w", want.Name, err))
+			errs = append(errs, &ListenError{want.Name, want.Protocol.Network(), want.Addr, err})
 			continue
 		}
 		fresh[e.address()] = e

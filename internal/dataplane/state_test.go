@@ -10,11 +10,11 @@ import (
 // What is shown stands in the order of the file, with why an entrypoint is closed.
 func TestTheStateIsInTheOrderOfTheFile(t *testing.T) {
 	d := start(t)
-	vars := map[string]string{"a": free(t, "tcp"), "b": free(t, "tcp"), "app": named(t, "app")}
+	vars := map[string]string{"first": free(t, "tcp"), "second": free(t, "tcp"), "app": named(t, "app")}
 	apply(t, d, read(t, `
 entrypoints:
-  - {name: zebra, addr: $a, routes: [{upstream: zoo}]}
-  - {name: ape, addr: $b, routes: [{upstream: name/away}]}
+  - {name: zebra, addr: $first, routes: [{upstream: zoo}]}
+  - {name: ape, addr: $second, routes: [{upstream: name/away}]}
 upstreams:
   - {name: zoo, members: [{address: "$app", name: m}]}
   - {name: alp, members: [{tunnel: name/away}]}
