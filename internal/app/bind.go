@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"culvert/internal/config"
+	"culvert/internal/config/plan"
 	"culvert/internal/dataplane"
 )
 
@@ -92,7 +93,7 @@ func cannotOpen(cfg *config.Server, err error) error {
 		return err
 	}
 	b := binding{network: failed.Network, addr: failed.Addr}
-	if failed.Entrypoint == tlsEntry && cfg.TLSPort != 0 {
+	if failed.Entrypoint == plan.TLSEntrypoint && cfg.TLSPort != 0 {
 		b.askedPort, b.asked = cfg.Asked("tls-port"), cfg.Asked("data-addr")
 	} else {
 		b.purpose = "entrypoint " + failed.Entrypoint
