@@ -15,6 +15,7 @@ import (
 
 	"culvert/internal/accesslog"
 	"culvert/internal/auth"
+	"culvert/internal/cidr"
 )
 
 // APIPath is what the paths of the API begin with. They are the only ones whose requests may have a body, and see to it
@@ -262,20 +263,12 @@ func parseQuery(r *http.Request) (q accesslog.Query, err error) {
 
 // ParseSource reads an address, with or without a port, or a CIDR.
 func ParseSource(s string) (netip.Prefix, error) {
-	addr, err := netip.ParseAddr(s)
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return cidr.Of(ap.Addr()), nil
+	}
+	p, err := cidr.Parse(s)
 	if err != nil {
-		var ap netip.AddrPort
-		if ap, err = netip.ParseAddrPort(s); err == nil {
-			addr = ap.Addr()
-		}
+		return p, fmt.Errorf("source: %w", err)
 	}
-	if err == nil {
-		addr = addr.Unmap().WithZone("")
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("source %.80q: want an address or a CIDR", s)
-	}
-	return p.Masked(), nil
+	return p, nil
 }

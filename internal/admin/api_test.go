@@ -248,7 +248,7 @@ func TestQuestionsAboutConnections(t *testing.T) {
 		{"?source=203.0.113.7:4000", accesslog.Query{Limit: 100, Source: netip.MustParsePrefix("203.0.113.7/32")}, ""},
 		{"?source=2001:db8::1/64", accesslog.Query{Limit: 100, Source: netip.MustParsePrefix("2001:db8::/64")}, ""},
 		{"?source=::ffff:1.2.3.4", accesslog.Query{Limit: 100, Source: netip.MustParsePrefix("1.2.3.4/32")}, ""},
-		{"?source=device", accesslog.Query{}, `source \"device\": want an address or a CIDR`},
+		{"?source=device", accesslog.Query{}, `source: \"device\" is neither an address nor a CIDR`},
 		{"?limit=0", accesslog.Query{}, "from 1 to 10000"},
 		{"?limit=x", accesslog.Query{}, "from 1 to 10000"},
 		{"?sauce=1", accesslog.Query{}, `\"sauce\" is unknown`},

@@ -15,6 +15,7 @@ func table() []row {
 		{"mux", []string{"nowait"}},
 		{"cork", []string{"nowait"}},
 		{"hostname", nil},
+		{"cidr", nil},
 		{"handover", nil},
 		{"systemd", nil},
 		{"nearest", nil},
@@ -24,7 +25,7 @@ func table() []row {
 		{"balancer", nil},
 		{"udp", nil},
 		{"accesslog", nil},
-		{"router", []string{"hostname"}},
+		{"router", []string{"cidr", "hostname"}},
 		{"proxyproto", nil},
 		{"peek", []string{"hostname"}},
 
@@ -35,24 +36,24 @@ func table() []row {
 		{"upstream", []string{"balancer", "nowait", "proxyproto", "udp"}},
 		{"upstream/health", []string{"proxyproto"}},
 		{"upstream/fileserver", nil},
-		{"entrypoint", []string{"peek", "proxyproto", "udp"}},
-		{"admin", []string{"accesslog", "auth"}},
+		{"entrypoint", []string{"cidr", "peek", "proxyproto", "udp"}},
+		{"admin", []string{"accesslog", "auth", "cidr"}},
 
 		// Level 2: the data path.
-		{"proxy", []string{"accesslog", "hostname", "nowait", "proxyproto", "router", "udp", "upstream"}},
+		{"proxy", []string{"accesslog", "cidr", "hostname", "nowait", "proxyproto", "router", "udp", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
-		{"control", []string{"auth", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream"}},
+		{"control", []string{"auth", "cidr", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream"}},
 		{"client", []string{"auth", "mux", "pki", "proxy", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream", "upstream/fileserver", "upstream/health"}},
 
 		// The file of the data plane.
-		{"config/file", []string{"nearest"}},
+		{"config/file", []string{"cidr", "nearest"}},
 		{"config/plan", []string{"config/file", "hostname", "nearest", "proxyproto", "tunnel", "upstream/health"}},
 
 		// Level 4 to 6: settings, assembly, commands.
 		// The data plane, of what a file says and clients offer.
-		{"dataplane", []string{"accesslog", "admin", "balancer", "config/plan", "control", "entrypoint", "hostname", "proxy", "proxyproto", "router", "tunnel", "upstream", "upstream/health"}},
-		{"config", []string{"auth", "client", "config/file", "config/plan", "hostname", "proxyproto", "tunnel", "upstream/health"}},
+		{"dataplane", []string{"accesslog", "admin", "balancer", "cidr", "config/plan", "control", "entrypoint", "hostname", "proxy", "proxyproto", "router", "tunnel", "upstream", "upstream/health"}},
+		{"config", []string{"auth", "cidr", "client", "config/file", "config/plan", "hostname", "proxyproto", "tunnel", "upstream/health"}},
 		{"app", []string{
 			"accesslog", "admin", "auth", "client", "config", "config/plan", "control", "cork", "dataplane", "entrypoint", "handover", "mux", "pki",
 			"proxy", "systemd", "tunnel/tls", "tunnel/ws", "upstream/fileserver",

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"culvert/internal/auth"
+	"culvert/internal/cidr"
 	"culvert/internal/config/file"
 )
 
@@ -135,9 +136,8 @@ func appendEach[T any](list *[]T, raw string, fresh bool, read func(string) ([]T
 	return nil
 }
 
-// parsePrefix reads an address or a CIDR. The bits behind the prefix are dropped, as a firewall does it.
 func parsePrefix(s string) ([]netip.Prefix, error) {
-	p, err := file.ParsePrefix(s)
+	p, err := cidr.Parse(s)
 	return []netip.Prefix{p}, err
 }
 

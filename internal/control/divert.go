@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"culvert/internal/auth"
+	"culvert/internal/cidr"
 	"culvert/internal/hostname"
 	"culvert/internal/tunnel"
 )
@@ -98,9 +99,9 @@ func newDivert(c *session, name tunnel.Name, offer tunnel.Offer) (Divert, error)
 		To: show(offer), Entrypoint: wish.Entrypoint, Percent: cmp.Or(wish.Percent, 100), Fail: wish.Fail, Existing: Existing(wish.Existing),
 	}
 	for _, s := range wish.Sources {
-		p, err := parseSource(s)
+		p, err := cidr.Parse(s)
 		if err != nil {
-			return Divert{}, err
+			return Divert{}, fmt.Errorf("source: %w", err)
 		}
 		d.Sources = append(d.Sources, p)
 	}
@@ -129,19 +130,6 @@ func newDivert(c *session, name tunnel.Name, offer tunnel.Offer) (Divert, error)
 	d.Begun = time.Now()
 	d.Until = d.Begun.Add(lasts)
 	return d, nil
-}
-
-// parseSource reads an address or a CIDR.
-func parseSource(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err != nil || p.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("source %.80q: want an address or a CIDR such as 203.0.113.7/32", s)
-	}
-	return p.Masked(), nil
 }
 
 // divertOf is the divert that an offer is about: the one from before a pause of the session, or a new one.

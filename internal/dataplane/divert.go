@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"culvert/internal/cidr"
 	"culvert/internal/config/plan"
 	"culvert/internal/control"
 	"culvert/internal/hostname"
@@ -105,8 +106,7 @@ func (v *divert) route() route {
 
 // takes says whether an open connection or flow is among those that the divert is for.
 func (v *divert) takes(source netip.Addr, host string) bool {
-	source = source.WithZone("")
-	bySource := len(v.Sources) == 0 || slices.ContainsFunc(v.Sources, func(p netip.Prefix) bool { return p.Contains(source) })
+	bySource := len(v.Sources) == 0 || cidr.Contain(v.Sources, source)
 	byHost := len(v.Hosts) == 0 || slices.ContainsFunc(v.Hosts, func(h hostname.Pattern) bool { return h.Match(host) })
 	return bySource && byHost
 }

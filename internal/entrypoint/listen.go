@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"culvert/internal/cidr"
 )
 
 // The reasons for which connections are refused, a bounded set that serves as a metric label.
@@ -217,15 +219,7 @@ func passing(err error) bool {
 }
 
 func allowed(allow []netip.Prefix, source netip.Addr) bool {
-	if len(allow) == 0 {
-		return true
-	}
-	for _, p := range allow {
-		if p.Contains(source) {
-			return true
-		}
-	}
-	return false
+	return len(allow) == 0 || cidr.Contain(allow, source)
 }
 
 // sourceOf is the address of a TCP peer, IPv4 in its plain form and without a zone; the zero Addr for other networks.

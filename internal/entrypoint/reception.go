@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"culvert/internal/cidr"
 	"culvert/internal/peek"
 	"culvert/internal/proxyproto"
 )
@@ -111,8 +112,8 @@ func (r *Reception) Receive(c *net.TCPConn) (Visitor, error) {
 // receive is Receive for any connection, of which v tells the two addresses.
 func (r *Reception) receive(c net.Conn, v Visitor) (Visitor, error) {
 	a := arrival{Reception: r, peer: v.Source.Addr().WithZone(""), visitor: v}
-	a.trusted = r.Proxy != nil && contains(r.Proxy.Trusted, a.peer)
-	a.probing = contains(r.ProbeSources, a.peer)
+	a.trusted = r.Proxy != nil && cidr.Contain(r.Proxy.Trusted, a.peer)
+	a.probing = cidr.Contain(r.ProbeSources, a.peer)
 	if r.Proxy != nil && !a.trusted {
 		a.visitor.Guard = r.guard
 	}
@@ -313,8 +314,6 @@ func UnknownHost(c net.Conn) {
 		_, _ = io.CopyN(io.Discard, c, peek.MaxClientHello) // ends with the visitor, who has no reason to stay
 	}
 }
-
-func contains(list []netip.Prefix, a netip.Addr) bool { return len(list) > 0 && allowed(list, a) }
 
 // addrPortOf is the address of a TCP peer, IPv4 in its plain form; the zero AddrPort for other networks.
 func addrPortOf(a net.Addr) netip.AddrPort {

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"culvert/internal/cidr"
 	"culvert/internal/proxyproto"
 )
 
@@ -226,7 +227,7 @@ func TestReception(t *testing.T) {
 				if v.Source != tt.want.Source || v.Destination != tt.want.Destination || v.Via != tt.want.Via || v.Host != tt.want.Host {
 					t.Errorf("got %+v\nwant %+v", v, tt.want)
 				}
-				untrusted := tt.reception.Proxy != nil && !contains(tt.reception.Proxy.Trusted, tt.from.Addr())
+				untrusted := tt.reception.Proxy != nil && !cidr.Contain(tt.reception.Proxy.Trusted, tt.from.Addr())
 				if want := untrusted && !tt.reception.ClientHello; (v.Guard != nil) != want { // a ClientHello is no header
 					t.Errorf("has a guard: %t, want %t", v.Guard != nil, want)
 				}

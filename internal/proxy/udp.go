@@ -6,11 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"culvert/internal/cidr"
 	"culvert/internal/proxyproto"
 	"culvert/internal/udp"
 	"culvert/internal/upstream"
@@ -244,8 +244,7 @@ func (u *UDP) handle(p udp.Packet) {
 // unwrap takes the PROXY header off a balancer's datagram, or says that the datagram is not to be had: a header is missing
 // or malformed, of a health check, which asks for nothing, or somebody's who may send none.
 func (u *UDP) unwrap(p udp.Packet) (header *proxyproto.Header, data []byte, ok bool) {
-	source := p.Source.Addr().WithZone("")
-	trusted := slices.ContainsFunc(u.cfg.ProxyTrusted, func(t netip.Prefix) bool { return t.Contains(source) })
+	trusted := cidr.Contain(u.cfg.ProxyTrusted, p.Source.Addr())
 	if is, _ := proxyproto.Signature(p.Data); !trusted || !is {
 		return nil, p.Data, !trusted && !is
 	}

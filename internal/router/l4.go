@@ -9,6 +9,7 @@ import (
 
 	"github.com/gaissmai/bart"
 
+	"culvert/internal/cidr"
 	"culvert/internal/hostname"
 )
 
@@ -203,20 +204,11 @@ func first(list []int32, from int, best int32) int32 {
 
 // fits says whether a route fits, by asking for each condition.
 func (r *L4Route) fits(k L4Key) bool {
-	return containsAddr(r.Sources, k.Source) && coversHost(r.Hosts, k.Host) && r.takes(k.Roll)
+	return (len(r.Sources) == 0 || cidr.Contain(r.Sources, k.Source)) && coversHost(r.Hosts, k.Host) && r.takes(k.Roll)
 }
 
 func (r *L4Route) takes(roll uint32) bool {
 	return r.Percent <= 0 || float64(roll) < r.Percent/100*(1<<32)
-}
-
-func containsAddr(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return len(prefixes) == 0
 }
 
 func coversHost(patterns []hostname.Pattern, host string) bool {

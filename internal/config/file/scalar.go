@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"culvert/internal/cidr"
 )
 
 // Scalar is a type of one value that package file does not know by itself.
@@ -68,7 +70,7 @@ func (o Options) parse(v reflect.Value, f Field, text string) error {
 		}
 		v.SetInt(int64(d))
 	case typePrefix:
-		p, err := ParsePrefix(text)
+		p, err := cidr.Parse(text)
 		if err != nil {
 			return err
 		}
@@ -187,10 +189,7 @@ func Format(value any) string {
 	case time.Duration:
 		return formatDuration(x)
 	case netip.Prefix:
-		if x.IsSingleIP() {
-			return x.Addr().String()
-		}
-		return x.String()
+		return cidr.Text(x)
 	case fmt.Stringer:
 		return x.String()
 	case float64:
@@ -226,22 +225,6 @@ func formatDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
-}
-
-// ParsePrefix reads a CIDR, or an address, which is the CIDR of itself alone. IPv4 in IPv6 is IPv4. The error quotes it.
-func ParsePrefix(text string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		addr = addr.Unmap()
-		return netip.PrefixFrom(addr, addr.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%s is neither an address nor a CIDR; write it as in 10.0.0.0/8 or 2001:db8::/32", quote(text))
-	}
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p.Masked(), nil
 }
 
 func printable(s string) bool {
