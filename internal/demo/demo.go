@@ -14,9 +14,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"culvert/internal/app"
@@ -47,6 +49,12 @@ const (
 // that another client could have served.
 func Run(ctx context.Context, cfg Config) (err error) {
 	cfg.Log = slog.New(aside{cfg.Log.Handler()})
+	// Who closes the terminal, or reads no further, has had enough too: nothing may be left behind then either.
+	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer cancel()
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
+	cfg.Out = audience{cfg.Out, cancel}
 	d, err := prepare(cfg)
 	if err != nil {
 		return err
@@ -54,8 +62,6 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
 	defer d.listeners.close()
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	serverCtx, stopServer := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	var serverErr error
@@ -89,6 +95,20 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	return errors.Join(summary.verdict(), serverErr)
+}
+
+// audience is who reads what the demo says.
+type audience struct {
+	io.Writer
+	gone func() // is called when a write fails
+}
+
+func (a audience) Write(p []byte) (int, error) {
+	n, err := a.Writer.Write(p)
+	if err != nil {
+		a.gone()
+	}
+	return n, err
 }
 
 // demo is the parts, made and not running yet.

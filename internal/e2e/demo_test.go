@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -29,14 +30,32 @@ func TestDemoShowsThatNothingFailed(t *testing.T) {
 	}
 }
 
-func TestDemoEndsAtCtrlC(t *testing.T) {
-	p := start(t, program{argv: []string{culvert(), "demo"}})
-	p.line(t, `http://127\.0\.0\.1:\d+`)
-	p.signal(t, syscall.SIGINT)
-	if code := p.wait(t); code != 0 && code != 130 {
-		t.Errorf("exit code %d", code)
+// However the demo is ended, nothing of it is left: it has an authority's key and a token.
+func TestDemoEndsAndLeavesNothing(t *testing.T) {
+	left := func(t *testing.T, dir string) {
+		t.Helper()
+		if left, err := filepath.Glob(dir + "/*demo*"); err != nil || len(left) > 0 {
+			t.Errorf("it left %q, %v", left, err)
+		}
 	}
-	if strings.Contains(p.out.String(), "panic") {
-		t.Error(p.out.String())
+	for name, s := range map[string]syscall.Signal{"Ctrl-C": syscall.SIGINT, "SIGTERM": syscall.SIGTERM, "the terminal closes": syscall.SIGHUP} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			p := start(t, program{argv: []string{culvert(), "demo"}, dir: dir})
+			p.line(t, `http://127\.0\.0\.1:\d+`)
+			p.signal(t, s)
+			if code := p.wait(t); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			if strings.Contains(p.out.String(), "panic") {
+				t.Error(p.out.String())
+			}
+			left(t, dir)
+		})
 	}
+	t.Run("nobody reads on", func(t *testing.T) {
+		dir := t.TempDir()
+		must(t, program{argv: []string{"sh", "-c", `"$0" demo | head -n 1`, culvert()}, dir: dir})
+		left(t, dir)
+	})
 }

@@ -22,7 +22,7 @@ import (
 // nobody gave up, of a session that was never without a link for the resume window, arrives whole; every other ends with
 // an error on both sides; none is ever short without one, nor has a byte twice.
 //
-// It runs for most of a minute, and 50,000 rounds with CULVERT_TEST_LONG=1. CULVERT_MUX_SEED=N repeats round N, many
+// It runs for half a minute, and 50,000 rounds with CULVERT_TEST_LONG=1. CULVERT_MUX_SEED=N repeats round N, many
 // times, because the order of goroutines is not in the seed.
 func TestExactlyOnceInOrder(t *testing.T) {
 	in := conditions{
@@ -32,7 +32,7 @@ func TestExactlyOnceInOrder(t *testing.T) {
 		absences: true,
 		mostSize: 4 << 20,
 	}
-	rounds(t, time.Minute, 50_000, func(t *testing.T, seed uint64) (failed bool) {
+	rounds(t, 30*time.Second, 50_000, func(t *testing.T, seed uint64) (failed bool) {
 		synctest.Test(t, func(t *testing.T) {
 			newRound(t, newRoundPlan(seed, in), memoryPeers{}).run()
 			failed = t.Failed()
