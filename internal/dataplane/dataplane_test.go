@@ -513,6 +513,28 @@ entrypoints:
 	}
 }
 
+// A limit holds for a member whose settings a reload has changed, with the connections of before.
+func TestALimitHoldsThroughAReloadThatChangesTheMember(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app": named(t, "app"), "timeout": "3s"}
+	const text = `
+entrypoints: [{name: app, addr: "$addr", routes: [{upstream: app}]}]
+upstreams: [{name: app, members: [{address: "$app", max_conns: 1}], connect: {timeout: $timeout}}]
+`
+	apply(t, d, read(t, text, vars))
+	kept := visit(t, "127.0.0.1", vars["addr"])
+	vars["timeout"] = "2s"
+	apply(t, d, read(t, text, vars))
+	if v, err := tryVisit(t, "127.0.0.1", vars["addr"]); err == nil {
+		t.Errorf("%s has two connections, and may have one", v.name)
+	}
+	if m := d.State().Upstreams[0].Members[0]; m.Open != 1 {
+		t.Errorf("the state has %d open, want 1", m.Open)
+	}
+	_ = kept.Close()
+	await(t, "the place that came free", func() bool { _, err := tryVisit(t, "127.0.0.1", vars["addr"]); return err == nil })
+}
+
 func TestARouteThatIsDownFailsOrFallsBack(t *testing.T) {
 	d := start(t)
 	vars := map[string]string{"fail": free(t, "tcp"), "fall": free(t, "tcp"), "gone": free(t, "tcp"), "app": named(t, "app")}

@@ -43,7 +43,9 @@ func (p *pool) addStatic(m plan.Member, rank int, down bool) *staticMember {
 }
 
 func (s *staticMember) placed() upstream.Placed {
-	return upstream.Placed{Member: s.member, Weight: s.plan.Weight, Backup: s.plan.Backup, MaxConns: s.plan.MaxConns, Rank: s.rank}
+	return upstream.Placed{
+		Member: s.member, Weight: s.plan.Weight, Backup: s.plan.Backup, MaxConns: s.plan.MaxConns, Account: s.plan.Address, Rank: s.rank,
+	}
 }
 
 // change gives the member another place in its pool.

@@ -31,9 +31,7 @@ func (s *seat) tryAgain(u *Upstream) {
 	if until := time.Duration(s.ejected.Load()); until != 0 {
 		if now := u.now(); now >= until {
 			s.trial.Store(int64(now + trialTime))
-			if u.cfg.Load().Queue.Max > 0 {
-				time.AfterFunc(trialTime, u.wake)
-			}
+			time.AfterFunc(trialTime, u.wake)
 		}
 	}
 }
@@ -85,9 +83,7 @@ func (u *Upstream) eject(s *seat, e Ejection, why Reason, last bool) {
 		t.back = now + spell
 		s.now.Store(&t)
 	}
-	if u.cfg.Load().Queue.Max > 0 {
-		time.AfterFunc(spell, u.wake) // it may have room for who waits
-	}
+	time.AfterFunc(spell, u.wake) // it may have room for who waits
 	if told := u.cfg.Load().OnEjected; told != nil {
 		until := time.Now().Add(spell)
 		u.told.add(func() { told(s.member, why, until) })

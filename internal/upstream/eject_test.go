@@ -463,3 +463,41 @@ func TestNobodyWaitsForAnEjectedMemberWhoCanGoElsewhere(t *testing.T) {
 		l.wantErr(t, "1", "", time.Second)
 	})
 }
+
+func TestEjectionThatIsTurnedOffEnds(t *testing.T) {
+	u, all := nodes(Config{Retries: 1}, 2)
+	all[0].broken.Store(true)
+	visits(t, u, 6)
+	all[0].broken.Store(false)
+	u.Reconfigure(Config{Retries: 2})
+	if p := state(u, "a"); p.EjectedUntil.IsZero() {
+		t.Error("another configuration has ended an ejection")
+	}
+	u.Reconfigure(Config{Retries: 1, Ejection: Ejection{After: -1}})
+	if got := visits(t, u, 4); strings.Count(got, "a") != 2 {
+		t.Errorf("visitors at %s, want half at the one that nobody leaves alone any more", got)
+	}
+}
+
+// A queue that a reload brings while a member is ejected is served when its time is over, like one of before.
+func TestAQueueThatComesDuringAnEjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := Config{Name: "app", Ejection: Ejection{After: 1}, Retries: -1}
+		u := New(cfg)
+		a, b := &node{name: "a"}, &node{name: "b"}
+		u.Add(Placed{Member: a, MaxConns: 9})
+		u.Add(Placed{Member: b, MaxConns: 1})
+		l := newLine(u)
+		a.broken.Store(true)
+		l.join(t.Context(), "0") // a fails, b has it
+		a.broken.Store(false)
+		cfg.Queue = Queue{Max: 9, Timeout: time.Minute}
+		u.Reconfigure(cfg)
+		l.join(t.Context(), "1")
+		time.Sleep(10*time.Second + time.Millisecond)
+		synctest.Wait()
+		l.want(t, "when the ejection is over", "0 1")
+		l.leave("0")
+		l.all.Wait()
+	})
+}

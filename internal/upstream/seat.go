@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,7 @@ type seat struct {
 	suspecting suspecting // nil if it is not
 
 	now     atomic.Pointer[terms] // replaced whole
-	open    atomic.Int64          // connections and requests
+	open    *atomic.Int64         // connections and requests, with those of its account's members of before
 	total   atomic.Uint64
 	failed  atomic.Uint64
 	row     atomic.Int64 // failures since the last success
@@ -29,6 +30,9 @@ type seat struct {
 	late   bool // was added to a running upstream, or was down
 	spells int  // ejections since the last success
 }
+
+// account is what the connections of the member are counted under.
+func (p Placed) account() string { return cmp.Or(p.Account, p.Member.Name()) }
 
 // terms are on what terms a member gets connections.
 type terms struct {
@@ -46,7 +50,7 @@ type trouble struct {
 }
 
 func newSeat(p Placed) *seat {
-	s := &seat{member: p.Member, name: p.Member.Name(), placed: p}
+	s := &seat{member: p.Member, name: p.Member.Name(), placed: p, open: new(atomic.Int64)}
 	s.key = balancer.Key(s.name)
 	s.breakable, _ = p.Member.(breakable)
 	s.suspecting, _ = p.Member.(suspecting)

@@ -67,6 +67,9 @@ type Placed struct {
 	Backup   bool // has no visitors while another member that is no backup is usable
 	MaxConns int  // connections at a time; 0: no limit
 	Down     bool // is not usable until SetHealth says so
+	// Account is what its open connections are counted under, in place of its name: those of a member that was removed, or is
+	// about to be, count for the one of its account that takes its place.
+	Account string
 	// Rank is where it stands among the members: one of a lower rank comes before it, and of its own rank those that were there.
 	Rank int
 }
@@ -86,12 +89,14 @@ type Upstream struct {
 
 	mu     sync.Mutex // orders the writers of set, of seats' terms and of ejections
 	byHand map[string]hand
+	left   map[string]*atomic.Int64 // open connections of members that were removed, by account
 }
 
 // hand is what an operator has said of a member. It is kept by name, so that a client that comes back finds it unchanged.
 type hand struct {
 	drain  bool
-	weight *int
+	weight *int // nil: the placed one
+	placed int  // the weight that it stands in for
 }
 
 type set struct {
@@ -101,16 +106,22 @@ type set struct {
 
 // New makes an upstream without members.
 func New(cfg Config) *Upstream {
-	u := &Upstream{born: time.Now(), byHand: make(map[string]hand)}
+	u := &Upstream{born: time.Now(), byHand: make(map[string]hand), left: make(map[string]*atomic.Int64)}
 	u.cfg.Store(cfg.withDefaults())
 	u.set.Store(&set{})
 	return u
 }
 
-// Reconfigure replaces the configuration. Members, their state and who waits stay.
+// Reconfigure replaces the configuration. Members, their state and who waits stay, but for ejections where there are none any
+// more.
 func (u *Upstream) Reconfigure(cfg Config) {
 	u.mu.Lock()
 	u.cfg.Store(cfg.withDefaults())
+	if cfg.Ejection.After < 0 {
+		for _, s := range u.set.Load().seats {
+			u.forgive(s)
+		}
+	}
 	u.mu.Unlock()
 	u.settle()
 }
@@ -124,6 +135,8 @@ func (u *Upstream) Add(p Placed) {
 	old := u.set.Load()
 	if !slices.Contains(old.members, p.Member) {
 		s := newSeat(p)
+		u.inherit(s)
+		u.reweigh(s)
 		// Members with which an upstream begins have no others to leave the visitors to meanwhile.
 		s.late = u.turn.Load() > 0
 		u.setTerms(s, terms{down: p.Down, back: u.backNow(s.late && !p.Down)})
@@ -149,9 +162,26 @@ func (u *Upstream) Remove(m Member) {
 	old := u.set.Load()
 	if i := slices.Index(old.members, m); i >= 0 {
 		u.set.Store(&set{slices.Delete(slices.Clone(old.seats), i, i+1), slices.Delete(slices.Clone(old.members), i, i+1)})
+		maps.DeleteFunc(u.left, func(_ string, open *atomic.Int64) bool { return open.Load() == 0 })
+		u.left[old.seats[i].placed.account()] = old.seats[i].open
 	}
 	u.mu.Unlock()
 	u.settle()
+}
+
+// inherit gives a new seat the connections of its account. The caller holds mu.
+func (u *Upstream) inherit(s *seat) {
+	account := s.placed.account()
+	for _, other := range u.set.Load().seats {
+		if other.placed.account() == account {
+			s.open = other.open
+			return
+		}
+	}
+	if open := u.left[account]; open != nil {
+		s.open = open
+		delete(u.left, account)
+	}
 }
 
 // Update gives a member that is there another place. Whether it is down, drained or ejected stays; a weight that was set by
@@ -159,12 +189,9 @@ func (u *Upstream) Remove(m Member) {
 func (u *Upstream) Update(p Placed) {
 	u.mu.Lock()
 	if s := u.seat(p.Member); s != nil {
-		if h := u.byHand[s.name]; p.Weight != s.placed.Weight && h.weight != nil {
-			h.weight = nil
-			u.setHand(s.name, h)
-		}
 		moved := s.placed.Rank != p.Rank
 		s.placed = p
+		u.reweigh(s)
 		u.setTerms(s, *s.terms())
 		if moved {
 			u.set.Store(inOrder(slices.Clone(u.set.Load().seats)))
@@ -199,7 +226,7 @@ func (u *Upstream) SetHealth(m Member, up bool, cause error) {
 // SetDrain says whether members of that name get no more connections. What is open goes on. It holds for members of that
 // name that are added later too.
 func (u *Upstream) SetDrain(name string, on bool) error {
-	return u.setByHand(name, func(h *hand) { h.drain = on })
+	return u.setByHand(name, func(h *hand, _ *seat) { h.drain = on })
 }
 
 // SetWeight changes the weight of the members of that name; 0 is no more connections. It holds for members of that name that are
@@ -208,21 +235,29 @@ func (u *Upstream) SetWeight(name string, w int) error {
 	if w < 0 || w > MaxWeight {
 		return fmt.Errorf("weight %d of %s: use 0 (no new connections) to %d", w, name, MaxWeight)
 	}
-	return u.setByHand(name, func(h *hand) { h.weight = &w })
+	return u.setByHand(name, func(h *hand, s *seat) {
+		h.weight = &w
+		if s != nil {
+			h.placed = s.placed.Weight
+		}
+	})
 }
 
-func (u *Upstream) setByHand(name string, change func(*hand)) error {
+// setByHand has change change what was said of the members of that name, of which it is given one that is there, or nil.
+func (u *Upstream) setByHand(name string, change func(*hand, *seat)) error {
 	u.mu.Lock()
 	h, known := u.byHand[name]
 	seats := u.set.Load().seats
-	for _, s := range seats {
-		known = known || s.name == name
-	}
-	if !known {
+	i := slices.IndexFunc(seats, func(s *seat) bool { return s.name == name })
+	if i < 0 && !known {
 		u.mu.Unlock()
 		return u.unknown(name)
 	}
-	change(&h)
+	var there *seat
+	if i >= 0 {
+		there = seats[i]
+	}
+	change(&h, there)
 	u.setHand(name, h)
 	for _, s := range seats {
 		if s.name == name {
@@ -234,8 +269,16 @@ func (u *Upstream) setByHand(name string, change func(*hand)) error {
 	return nil
 }
 
+// reweigh ends a weight that was set by hand in place of another one than the seat has now. The caller holds mu.
+func (u *Upstream) reweigh(s *seat) {
+	if h := u.byHand[s.name]; h.weight != nil && h.placed != s.placed.Weight {
+		h.weight = nil
+		u.setHand(s.name, h)
+	}
+}
+
 func (u *Upstream) setHand(name string, h hand) {
-	if h == (hand{}) {
+	if !h.drain && h.weight == nil {
 		delete(u.byHand, name)
 		return
 	}
