@@ -12,6 +12,7 @@ import (
 )
 
 func TestDemoShowsThatNothingFailed(t *testing.T) {
+	t.Parallel()
 	begin := time.Now()
 	r := complete(t, program{argv: []string{culvert(), "demo", "--for", "6s"}})
 	if r.code != 0 {

@@ -500,6 +500,7 @@ upstreams:
 
 // TestHowADivertEnds has the exit codes and words that its user sees, and who may divert.
 func TestHowADivertEnds(t *testing.T) {
+	t.Parallel()
 	app := startNamed(t, "app", "127.0.0.1:0", nil)
 	devices := freeAddr(t)
 	tokens := t.TempDir() + "/tokens.yaml"

@@ -18,6 +18,7 @@ import (
 // A balancer that asks whether the server is ready gets the time to notice that it goes down; its visitors are served
 // meanwhile.
 func TestReadyGrace(t *testing.T) {
+	t.Parallel()
 	const grace = 3 * time.Second
 	ssh := startLedger(t)
 	l := startLineage(t, "--ready-grace", grace.String(), "--drain-timeout", "20s")

@@ -11,6 +11,7 @@ import (
 
 // A server that restarts knows no session: it says so, and nobody waits for one that cannot come back.
 func TestRestartedServerIsServedAtOnce(t *testing.T) {
+	t.Parallel()
 	for range rounds(1, 10) {
 		restartServer(t)
 	}

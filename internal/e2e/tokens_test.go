@@ -77,6 +77,7 @@ func turnBack(t *testing.T, file string) {
 }
 
 func TestRevokedTokenEndsItsSessions(t *testing.T) {
+	t.Parallel()
 	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
 	first, second := newToken(t, tokens, "first", "--hosts", "one.example.com"), newToken(t, tokens, "second", "--hosts", "two.example.com")
 	s := startServer(t, "--tokens", tokens)
