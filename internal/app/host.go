@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"culvert/internal/entrypoint"
@@ -17,11 +16,6 @@ type Host struct {
 	Sockets *handover.Sockets // nil: sockets are opened
 	Manager *systemd.Manager  // nil: nobody wants to know
 	Program handover.Program  // what takes the server's place when it is asked to upgrade
-}
-
-// listenPacket gives sockets for UDP.
-func (h Host) listenPacket(_ context.Context, network, addr string) (net.PacketConn, error) {
-	return h.Sockets.ListenPacket(net.ListenConfig{}, network, addr)
 }
 
 // forVisitors is for sockets that visitors come to: the process whose place this one takes serves them until its clients

@@ -14,7 +14,7 @@ import (
 
 // newPlane makes the data plane that the configuration asks for, without anything in it.
 func (s *Server) newPlane() *dataplane.DataPlane {
-	cfg := dataplane.Config{
+	plane := dataplane.New(dataplane.Config{
 		Addr:       s.cfg.DataAddr,
 		Reserved:   reservedPorts(s.cfg),
 		Sources:    s.cfg.DataSources(),
@@ -27,11 +27,7 @@ func (s *Server) newPlane() *dataplane.DataPlane {
 		Counters:   dataplane.NewCounters(s.registry),
 		Records:    s.records,
 		Log:        s.log.With(subsystem, "proxy"),
-	}
-	if s.host.Sockets != nil {
-		cfg.ListenPacket = s.host.listenPacket
-	}
-	plane := dataplane.New(cfg)
+	})
 	s.registry.MustRegister(plane.Collector())
 	return plane
 }

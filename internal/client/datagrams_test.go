@@ -72,7 +72,7 @@ func datagrams(t testing.TB, name string) (addr string, stop func()) {
 // udpThrough has visitors' datagrams go to members, and says where.
 func udpThrough(t testing.TB, members ...upstream.Member) netip.AddrPort {
 	t.Helper()
-	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: "127.0.0.1:0", Log: quiet})
+	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -26,20 +25,18 @@ import (
 
 // Config is what a DataPlane needs.
 type Config struct {
-	Addr     string              // the host where ports are opened that clients offer
-	Reserved map[uint16]string   // ports that no client may open, with what they are for
-	Sources  []netip.Prefix      // who may connect to those; empty: everyone
-	Accept   plan.ProxyAccept    // of balancers in front of those
-	Emit     proxyproto.Emission // the PROXY header that services get whose upstream has no setting of its own
-	Inherit  entrypoint.Inheritance
-	// ListenPacket, if set, gives sockets for UDP in place of new ones.
-	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
-	HTTP         *proxy.HTTP // nil if no HTTP is carried
-	Metrics      *proxy.Metrics
-	UDPMetrics   *proxy.UDPMetrics // may be nil
-	Counters     *Counters
-	Records      *accesslog.Log // may be nil
-	Log          *slog.Logger
+	Addr       string              // the host where ports are opened that clients offer
+	Reserved   map[uint16]string   // ports that no client may open, with what they are for
+	Sources    []netip.Prefix      // who may connect to those; empty: everyone
+	Accept     plan.ProxyAccept    // of balancers in front of those
+	Emit       proxyproto.Emission // the PROXY header that services get whose upstream has no setting of its own
+	Inherit    entrypoint.Inheritance
+	HTTP       *proxy.HTTP // nil if no HTTP is carried
+	Metrics    *proxy.Metrics
+	UDPMetrics *proxy.UDPMetrics // may be nil
+	Counters   *Counters
+	Records    *accesslog.Log // may be nil
+	Log        *slog.Logger
 }
 
 // DataPlane is the data plane of one process. Use New, Apply, then what you like, and Shutdown once.
@@ -127,11 +124,7 @@ func (d *DataPlane) Shutdown(ctx context.Context) {
 
 // awaitSockets waits while the process is being replaced, when no socket can be opened. It is for callers who may open one,
 // before they take the mutex: whoever asks how the data plane is must not wait so long.
-func (d *DataPlane) awaitSockets() {
-	if s, ok := d.cfg.Inherit.Sockets.(interface{ Settled() }); ok {
-		s.Settled()
-	}
-}
+func (d *DataPlane) awaitSockets() { d.cfg.Inherit.From().Settled() }
 
 // Open is the number of connections and flows of visitors that are open, but for HTTP.
 func (d *DataPlane) Open() (n int) {

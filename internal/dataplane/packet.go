@@ -83,15 +83,10 @@ func (d *DataPlane) LeavePackets() {
 
 func (s *udpServer) listen(e *entry) (socket, error) {
 	d, name := e.plane, e.plan.Name
-	cfg := entrypoint.UDPConfig{
-		Addr: e.plan.Addr, Allow: e.plan.Allow, Log: d.cfg.Log,
+	ep, err := entrypoint.ListenUDP(entrypoint.UDPConfig{
+		Addr: e.plan.Addr, Allow: e.plan.Allow, Inherit: d.cfg.Inherit,
 		OnRefused: func(reason string) { d.cfg.UDPMetrics.Refused(name, reason) },
-	}
-	if d.cfg.ListenPacket != nil {
-		cfg.ListenPacket = d.cfg.ListenPacket
-	}
-	cfg.Turn = d.cfg.Inherit.Turn
-	ep, err := entrypoint.ListenUDP(cfg)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,12 @@ func (f frozen) Listen(lc net.ListenConfig, network, address string) (net.Listen
 	return lc.Listen(context.Background(), network, address)
 }
 
+func (f frozen) ListenPacket(lc net.ListenConfig, network, address string) (net.PacketConn, error) {
+	f.asked <- struct{}{}
+	<-f.until
+	return lc.ListenPacket(context.Background(), network, address)
+}
+
 // A client that comes while another process is to take over waits; who asks how the server is does not.
 func TestAnUpgradeHoldsUpNobodyWhoAsks(t *testing.T) {
 	f := frozen{make(chan struct{}, 9), make(chan struct{})}

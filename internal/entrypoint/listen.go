@@ -46,9 +46,13 @@ type limits struct {
 	max   int            // open connections; 0: no limit
 }
 
-// Sockets opens listening sockets, or has some that another process has left to this one.
+// Sockets opens sockets, or has some that another process has left to this one. What it gives is the caller's.
 type Sockets interface {
 	Listen(lc net.ListenConfig, network, address string) (net.Listener, error)
+	ListenPacket(lc net.ListenConfig, network, address string) (net.PacketConn, error)
+	// Settled waits while the other two would wait, because this process is being replaced: for those who call them with a
+	// lock held.
+	Settled()
 }
 
 // opened opens new ones.
@@ -58,11 +62,25 @@ func (opened) Listen(lc net.ListenConfig, network, address string) (net.Listener
 	return lc.Listen(context.Background(), network, address)
 }
 
+func (opened) ListenPacket(lc net.ListenConfig, network, address string) (net.PacketConn, error) {
+	return lc.ListenPacket(context.Background(), network, address)
+}
+
+func (opened) Settled() {}
+
 // Inheritance is what an entrypoint may take over from another process, whose place this one takes. The zero value is
 // nothing.
 type Inheritance struct {
 	Sockets Sockets         // nil: sockets are opened
-	Turn    <-chan struct{} // closed when connections are to be accepted; nil: at once
+	Turn    <-chan struct{} // closed when connections are to be accepted, and datagrams read; nil: at once
+}
+
+// From is where sockets come from.
+func (i Inheritance) From() Sockets {
+	if i.Sockets == nil {
+		return opened{}
+	}
+	return i.Sockets
 }
 
 // listening is what a listener needs.
@@ -80,11 +98,7 @@ func listen(cfg listening) (*listener, error) {
 	// A multipath socket costs more than a plain one and tells less of resets.
 	lc.SetMultipathTCP(false)
 	inheritKeepAlive(&lc)
-	sockets := cfg.inherit.Sockets
-	if sockets == nil {
-		sockets = opened{}
-	}
-	ln, err := sockets.Listen(lc, "tcp", cfg.addr)
+	ln, err := cfg.inherit.From().Listen(lc, "tcp", cfg.addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen %s: %w", cfg.addr, err)
 	}

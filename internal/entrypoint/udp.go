@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -14,14 +13,11 @@ import (
 
 // UDPConfig is what a UDP entrypoint needs.
 type UDPConfig struct {
-	Addr  string         // host:port; an empty host is every address of the machine, port 0 any free port
-	Allow []netip.Prefix // the sources that are heard; empty: all
-	Log   *slog.Logger
+	Addr    string         // host:port; an empty host is every address of the machine, port 0 any free port
+	Allow   []netip.Prefix // the sources that are heard; empty: all
+	Inherit Inheritance
 	// OnRefused, if set, is called for each datagram that is not heard, with a Refused reason.
 	OnRefused func(reason string)
-	// ListenPacket, if set, gives the socket in place of one of the entrypoint's own: one that was inherited.
-	ListenPacket func(ctx context.Context, network, addr string) (net.PacketConn, error)
-	Turn         <-chan struct{} // closed when datagrams are to be read; nil: at once
 }
 
 // UDP is an entrypoint for datagrams.
@@ -34,18 +30,11 @@ type UDP struct {
 
 // ListenUDP opens the entrypoint; datagrams wait in the kernel until Run.
 func ListenUDP(cfg UDPConfig) (*UDP, error) {
-	ctx := context.Background() // binding does not wait, but for the lookup of a name
-	var socket *udp.Socket
-	var err error
-	if cfg.ListenPacket == nil {
-		socket, err = udp.Listen(ctx, cfg.Addr)
-	} else {
-		var conn net.PacketConn
-		if conn, err = cfg.ListenPacket(ctx, "udp", cfg.Addr); err != nil {
-			return nil, fmt.Errorf("listen %s: %w", cfg.Addr, err)
-		}
-		socket, err = udp.New(conn)
+	conn, err := cfg.Inherit.From().ListenPacket(net.ListenConfig{}, "udp", cfg.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen %s: %w", cfg.Addr, err)
 	}
+	socket, err := udp.New(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -55,15 +44,12 @@ func ListenUDP(cfg UDPConfig) (*UDP, error) {
 // Addr is the address that is listened on.
 func (u *UDP) Addr() net.Addr { return net.UDPAddrFromAddrPort(u.socket.LocalAddr()) }
 
-// Conn is the socket itself, to hand over to another process.
-func (u *UDP) Conn() *net.UDPConn { return u.socket.Conn() }
-
 // Run hands over one datagram after the other. Its data may not be kept. When ctx ends or Close is called, it returns nil.
 func (u *UDP) Run(ctx context.Context, handle func(udp.Packet)) error {
 	defer context.AfterFunc(ctx, func() { _ = u.Close() })()
-	if u.cfg.Turn != nil {
+	if turn := u.cfg.Inherit.Turn; turn != nil {
 		select {
-		case <-u.cfg.Turn:
+		case <-turn:
 		case <-ctx.Done():
 		case <-u.closed:
 		}

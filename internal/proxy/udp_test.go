@@ -106,7 +106,7 @@ func to(u *upstream.Upstream) UDPRoute {
 // carryUDP runs a UDP on a socket of its own until the end of the test, and gives where visitors send to.
 func carryUDP(t testing.TB, addr string, cfg UDPConfig) (*UDP, netip.AddrPort) {
 	t.Helper()
-	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: addr, Log: quiet()})
+	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: addr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -624,7 +624,7 @@ func TestDrainEndsWithTheLastFlow(t *testing.T) {
 
 func drainEnds(t *testing.T, cfg UDPConfig) {
 	s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
-	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: "127.0.0.1:0", Log: quiet()})
+	e, err := entrypoint.ListenUDP(entrypoint.UDPConfig{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,9 +61,6 @@ func New(conn net.PacketConn) (*Socket, error) {
 // LocalAddr is what the socket is bound to.
 func (s *Socket) LocalAddr() netip.AddrPort { return s.local }
 
-// Conn is the socket of package net, to hand over to another process.
-func (s *Socket) Conn() *net.UDPConn { return s.conn }
-
 // Close closes the socket, which ends a Receive.
 func (s *Socket) Close() error { return s.conn.Close() }
 
