@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -133,7 +132,7 @@ func (cfg Config) changing(change change) http.Handler {
 // audit puts down who changed what. Strangers' bytes are quoted by the log.
 func (cfg Config) audit(r *http.Request, what []any, err error) {
 	by, _ := r.Context().Value(bearerKey{}).(Bearer)
-	attrs := []any{"by", cmp.Or(by.ID(), "the shared token"), "from", r.RemoteAddr, "request", r.Method + " " + r.URL.EscapedPath()}
+	attrs := []any{"by", by.String(), "from", r.RemoteAddr, "request", r.Method + " " + r.URL.EscapedPath()}
 	attrs = append(attrs, what...)
 	log := cfg.Log
 	if log == nil {

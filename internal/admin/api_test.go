@@ -57,7 +57,7 @@ func (o *operated) Drain()                       { _ = o.did("drain") }
 // grantee is the bearer of a token with a grant.
 type grantee struct{ auth.Grant }
 
-func (grantee) ID() string { return "0c5f2a1c" }
+func (grantee) String() string { return "0c5f2a1c" }
 
 func api(o *operated, log io.Writer, find func(accesslog.Query) []accesslog.Record) http.Handler {
 	grants := map[string]auth.Grant{"reader": {Read: true}, "admin": {Administer: true}, "both": {Read: true, Administer: true}, "other": {Names: []string{"*"}, Divert: []string{"*"}}}

@@ -20,8 +20,8 @@ import (
 type Bearer interface {
 	// Permit says whether the bearer may do something: nil, or why not.
 	Permit(auth.Action) error
-	// ID is that of the token, for the log; "" for the shared one.
-	ID() string
+	// String names the token, for the log.
+	String() string
 }
 
 // Config is what a Handler needs.

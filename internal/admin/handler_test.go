@@ -30,7 +30,7 @@ func (b bearer) Permit(a auth.Action) error {
 	return b.err
 }
 
-func (b bearer) ID() string { return "0c5f2a1c" }
+func (b bearer) String() string { return "0c5f2a1c" }
 
 func (g grants) authorize(token string) (Bearer, error) {
 	err, ok := g[token]

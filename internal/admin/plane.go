@@ -117,6 +117,7 @@ const (
 type Divert struct {
 	ID         string    `json:"id"`
 	By         string    `json:"by"`     // id of the token; "" for the shared one
+	ByName     string    `json:"byName,omitempty"` // the token's name for people
 	Client     string    `json:"client"` // id and instance
 	Up         bool      `json:"up"`     // false while the client is out of reach: traffic goes the other ways
 	Entrypoint string    `json:"entrypoint"`

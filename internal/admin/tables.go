@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"culvert/internal/auth"
 )
 
 // PrintDiverts writes one line for each divert, for a person to read.
@@ -28,7 +30,7 @@ func PrintDiverts(w io.Writer, diverts []Divert, now time.Time) error {
 // byWhom is the client without its instance, and the token.
 func byWhom(d Divert) string {
 	client, _, _ := strings.Cut(d.Client, "/")
-	return client + ", " + cmp.Or(d.By, "shared token")
+	return client + ", " + auth.Whose(d.By, d.ByName)
 }
 
 // traffic is what a divert takes.

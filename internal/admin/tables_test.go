@@ -23,7 +23,7 @@ func TestPlaneInTheStatus(t *testing.T) {
 		Diverts: []Divert{
 			{ID: "d1", Entrypoint: "devices", Client: "anna/1", Up: true, Sources: []string{"203.0.113.7/32"}, Percent: 12.5, To: "127.0.0.1:9000", Until: now.Add(90 * time.Second), Open: 1, Total: 4},
 			{ID: "d2", Entrypoint: "web", Client: "ben/2", By: "0c5f2a1c", Hosts: []string{"api.example.com"}, To: "unix:/run/x", Until: now.Add(-time.Second)},
-			{ID: "d3", Entrypoint: "web", Client: "eve/2", By: "0c5f2a1d", Up: true, To: "x:1", Until: now.Add(time.Hour)},
+			{ID: "d3", Entrypoint: "web", Client: "eve/2", By: "0c5f2a1d", ByName: "eve", Up: true, To: "x:1", Until: now.Add(time.Hour)},
 		},
 	}, now)
 	if err != nil {
@@ -46,10 +46,10 @@ full     -           -                           -          -       -     -     
 1 visitor waits for a member of app with room.
 2 visitors wait for a member of full with room.
 
-Divert Entrypoint Traffic                    To             By                 Time Left        Open Total
-d1     devices    12.5 % from 203.0.113.7/32 127.0.0.1:9000 anna, shared token 1m30s            1    4
-d2     web        for api.example.com        unix:/run/x    ben, 0c5f2a1c      0s (client away) 0    0
-d3     web        all                        x:1            eve, 0c5f2a1d      1h0m0s           0    0
+Divert Entrypoint Traffic                    To             By                     Time Left        Open Total
+d1     devices    12.5 % from 203.0.113.7/32 127.0.0.1:9000 anna, the shared token 1m30s            1    4
+d2     web        for api.example.com        unix:/run/x    ben, 0c5f2a1c          0s (client away) 0    0
+d3     web        all                        x:1            eve, eve (0c5f2a1d)    1h0m0s           0    0
 `
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)

@@ -43,7 +43,7 @@ func (o operator) Diverts() []admin.Divert {
 
 func shownDivert(d control.LiveDivert) admin.Divert {
 	shown := admin.Divert{
-		ID: d.ID, By: d.By, Client: d.Client, Up: d.Up, Entrypoint: d.Entrypoint, Protocol: d.Protocol, To: d.To, OnDown: "fallback",
+		ID: d.ID, By: d.By, ByName: d.ByName, Client: d.Client, Up: d.Up, Entrypoint: d.Entrypoint, Protocol: d.Protocol, To: d.To, OnDown: "fallback",
 		Existing: existing(d), Begun: d.Begun.UTC(), Until: d.Until.UTC(), Open: d.Open, Total: d.Total,
 	}
 	for _, p := range d.Sources {

@@ -8,6 +8,7 @@ type Bearer struct {
 	anyone   bool
 	verifier *Verifier // nil for Anyone
 	id       string
+	name     string // when it came
 	sum      [sha256.Size]byte
 }
 
@@ -16,6 +17,12 @@ func Anyone() *Bearer { return &Bearer{anyone: true} }
 
 // ID is the id of the token; "" for the shared one. It is not a secret.
 func (b *Bearer) ID() string { return b.id }
+
+// Name is the token's for people, as it was when its bearer came; "" for the shared one and for one that has none.
+func (b *Bearer) Name() string { return b.name }
+
+// String names the token for logs; see Whose.
+func (b *Bearer) String() string { return Whose(b.id, b.name) }
 
 // Permit is nil if the bearer may do this now, else ErrRevoked, ErrExpired or a *Denied.
 func (b *Bearer) Permit(a Action) error {
@@ -50,4 +57,15 @@ func (b *Bearer) current() (*credential, error) {
 		return nil, ErrExpired
 	}
 	return c, nil
+}
+
+// Whose is how a token is called in logs and tables: by its name and id, or as the shared one, whose id is "".
+func Whose(id, name string) string {
+	switch {
+	case id == "":
+		return "the shared token"
+	case name == "":
+		return id
+	}
+	return name + " (" + id + ")"
 }

@@ -35,6 +35,7 @@ type Verifier struct {
 
 // credential is a token that is known.
 type credential struct {
+	name    string            // for people; may be empty
 	sum     [sha256.Size]byte // of the token
 	expires time.Time         // zero: never
 	grant   Grant
@@ -82,7 +83,7 @@ func (v *Verifier) load(content []byte) error {
 		if err != nil {
 			return err
 		}
-		tokens[e.ID] = &credential{sum, e.Expires, e.Grant}
+		tokens[e.ID] = &credential{e.Name, sum, e.Expires, e.Grant}
 	}
 	v.tokens.Store(&tokens)
 	return nil
@@ -106,9 +107,11 @@ func (v *Verifier) Verify(token string) (*Bearer, error) {
 		return nil, ErrUnknownToken
 	}
 	b := &Bearer{verifier: v, id: id, sum: sum}
-	if err := b.Valid(); err != nil {
+	c, err := b.current()
+	if err != nil {
 		return nil, err
 	}
+	b.name = c.name
 	return b, nil
 }
 

@@ -69,7 +69,7 @@ func TestCommandsThatAskTheAPI(t *testing.T) {
 		{"reload", 422, `{"error":"culvert.yaml:3:5: unknown key \"adr\""}`, "POST /api/reload", 1, "", `culvert: culvert.yaml:3:5: unknown key "adr"`},
 		{"reload", 403, `{"error":"x"}`, "POST /api/reload", 1, "", "not administer: make one with --admin"},
 		{"drain", 200, "{}", "POST /api/drain", 0, "", "The server drains"},
-		{"divert list", 200, diverts, "GET /api/dataplane", 0, "3f9a1c2b devices    all     127.0.0.1:9000 anna, shared token 5m0s      0    0\n", ""},
+		{"divert list", 200, diverts, "GET /api/dataplane", 0, "3f9a1c2b devices    all     127.0.0.1:9000 anna, the shared token 5m0s      0    0\n", ""},
 		{"divert list --output json", 200, diverts, "GET /api/dataplane", 0, `"client": "anna/1"`, ""},
 		{"divert list", 200, `{"diverts":[]}`, "GET /api/dataplane", 0, "", "Nothing is diverted."},
 		{"divert end 3f9a1c2b", 200, "{}", "DELETE /api/diverts/3f9a1c2b", 0, "", "Ended the divert 3f9a1c2b."},

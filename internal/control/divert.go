@@ -20,6 +20,7 @@ import (
 type Divert struct {
 	ID         string // the client's own; no two diverts have it at a time
 	By         string // id of the client's token; "" for the shared one
+	ByName     string // its name for people; may be empty
 	Client     string // its id and instance
 	To         string // where the traffic ends up, in the client's words
 	Entrypoint string
@@ -95,8 +96,8 @@ func newDivert(c *session, name tunnel.Name, offer tunnel.Offer) (Divert, error)
 		return Divert{}, errors.New("a divert must say what it is to divert")
 	}
 	d := Divert{
-		ID: strings.TrimPrefix(name.String(), string(tunnel.Divert)+"/"), By: c.bearer.ID(), Client: c.hello.ID + "/" + c.hello.Instance,
-		To: show(offer), Entrypoint: wish.Entrypoint, Percent: cmp.Or(wish.Percent, 100), Fail: wish.Fail, Existing: Existing(wish.Existing),
+		ID: strings.TrimPrefix(name.String(), string(tunnel.Divert)+"/"), By: c.bearer.ID(), ByName: c.bearer.Name(),
+		Client: c.hello.ID + "/" + c.hello.Instance, To: show(offer), Entrypoint: wish.Entrypoint, Percent: cmp.Or(wish.Percent, 100), Fail: wish.Fail, Existing: Existing(wish.Existing),
 	}
 	for _, s := range wish.Sources {
 		p, err := cidr.Parse(s)
@@ -181,7 +182,7 @@ func (s *Server) begun(l *live, from string) {
 
 // attrs is who diverts what.
 func (l *live) attrs(from string) []any {
-	return []any{"divert", l.ID, "by", cmp.Or(l.By, "the shared token"), "client", l.Client, "from", from, "entrypoint", l.Entrypoint, "to", l.To}
+	return []any{"divert", l.ID, "by", l.session.bearer.String(), "client", l.Client, "from", from, "entrypoint", l.Entrypoint, "to", l.To}
 }
 
 func patterns(hosts []hostname.Pattern) []string {

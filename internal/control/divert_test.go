@@ -126,7 +126,7 @@ func TestDivertFromBeginningToEnd(t *testing.T) {
 			o.await(t, laptop, 1)
 			d := o.last().Divert
 			if !slices.Equal(d.Sources, []netip.Prefix{netip.MustParsePrefix("203.0.113.7/32"), netip.MustParsePrefix("2001:db8::/32")}) ||
-				d.Hosts[0].String() != "api.example.com" || d.Percent != 100 || !d.Fail || d.By != "0123abcd" || d.To != "127.0.0.1:9000" || d.Until.Sub(begun) < tt.lasts {
+				d.Hosts[0].String() != "api.example.com" || d.Percent != 100 || !d.Fail || d.By != "0123abcd" || d.ByName != "test" || d.To != "127.0.0.1:9000" || d.Until.Sub(begun) < tt.lasts {
 				t.Errorf("published: %+v", d)
 			}
 			if tt.lasts == time.Hour {
@@ -143,7 +143,7 @@ func TestDivertFromBeginningToEnd(t *testing.T) {
 			if len(b.server.Diverts()) != 0 || s.Err() != nil {
 				t.Errorf("diverts: %+v, and the session: %v", b.server.Diverts(), s.Err())
 			}
-			if log.count("INFO", `msg="divert begins" divert=d1 by=0123abcd client=shop/laptop`) != 1 || log.count("INFO", `msg="divert ends" divert=d1 by=0123abcd`) != 1 {
+			if log.count("INFO", `msg="divert begins" divert=d1 by="test (0123abcd)" client=shop/laptop`) != 1 || log.count("INFO", `msg="divert ends" divert=d1 by="test (0123abcd)"`) != 1 {
 				t.Errorf("audit: %s", log.b.String())
 			}
 			if got := counted(t, reg, "culvert_diverts_ended_total", tt.label); got != 1 {

@@ -53,6 +53,7 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 		m.action = auth.Divert(divert.Entrypoint)
 		o.Divert = &divert.Divert
 		o.End = func(reason string) { s.endDivert(divert, ending{label: "server", text: reason, tell: true}) }
+		o.MayDivert = func(entrypoint string) bool { return c.bearer.Permit(auth.Divert(entrypoint)) == nil }
 	}
 	m.down.Store(offer.Down != "")
 	if err := m.Permitted(); err != nil {

@@ -50,6 +50,8 @@ type Offered struct {
 	// End ends a divert for a reason of the publisher's own, such as that the entrypoint is gone. It calls Withdraw, so that no
 	// lock may be held that this takes. Nil for other offers.
 	End func(reason string)
+	// MayDivert says whether the client may divert an entrypoint's traffic: it is told of no others. Nil for other offers.
+	MayDivert func(entrypoint string) bool
 }
 
 // Publication is one member's place in a tunnel.

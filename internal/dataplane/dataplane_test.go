@@ -563,7 +563,7 @@ upstreams:
 func divertOf(t testing.TB, d *DataPlane, m upstream.Member, want control.Divert) (control.Publication, error) {
 	t.Helper()
 	return d.Publish(control.Offered{
-		Name: tunnel.DivertName(m.Name()), Member: m, Client: m.Name(), Divert: &want, End: func(string) {},
+		Name: tunnel.DivertName(m.Name()), Member: m, Client: m.Name(), Divert: &want, End: func(string) {}, MayDivert: func(string) bool { return true },
 		Offer: tunnel.Offer{Tunnel: "divert/" + m.Name()},
 	})
 }

@@ -37,7 +37,7 @@ func (d *DataPlane) beginDivert(p *publication) (address string, err error) {
 	e := d.entries[want.Entrypoint]
 	switch {
 	case e == nil:
-		return "", fmt.Errorf("no entrypoint %q; there are %s", want.Entrypoint, d.entryNames())
+		return "", fmt.Errorf("no entrypoint %q; there are %s", want.Entrypoint, d.entryNames(p.offered.MayDivert))
 	case len(want.Hosts) > 0 && e.plan.Protocol != plan.TLS:
 		return "", fmt.Errorf("entrypoint %s has protocol %s, whose visitors name no host", want.Entrypoint, e.plan.Protocol)
 	}
@@ -80,10 +80,10 @@ func (v *divert) remove() {
 	v.entry.diverts = slices.DeleteFunc(v.entry.diverts, func(o *divert) bool { return o == v })
 }
 
-// entryNames lists the entrypoints for a message.
-func (d *DataPlane) entryNames() string {
+// entryNames lists the entrypoints that someone may know of, for a message.
+func (d *DataPlane) entryNames(may func(name string) bool) string {
 	const most = 20
-	names := slices.Sorted(maps.Keys(d.entries))
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(d.entries)), func(name string) bool { return !may(name) })
 	switch {
 	case len(names) == 0:
 		return "none"

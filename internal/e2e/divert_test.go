@@ -543,6 +543,7 @@ upstreams:
 		{"a token without the scope", eve, []string{"--entrypoint", "devices"}, nil, 1, "the server refuses the divert: the token may not divert traffic of entrypoint devices: it is granted no diverts"},
 		{"a token for another entrypoint", anna, []string{"--entrypoint", "web"}, nil, 1, "the token may not divert traffic of entrypoint web: it is granted diverts of dev*"},
 		{"no such entrypoint", s.state + "/token", []string{"--entrypoint", "device"}, nil, 1, `no entrypoint "device"; there are devices, `},
+		{"no such entrypoint, for one who may not know of the others", anna, []string{"--entrypoint", "dev"}, nil, 1, `no entrypoint "dev"; there are devices` + "\n"},
 		{"the token is revoked", anna, []string{"--entrypoint", "devices"}, func(*process) {
 			must(t, program{argv: []string{culvert(), "token", "revoke", "--tokens", tokens, "anna"}})
 		}, 1, "the token has been revoked"},

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 )
@@ -27,6 +28,10 @@ upstreams:
 	k.mustSay(t, "hello")
 	k.Close()
 	openTalk(t, "tcp", "127.0.0.140", addr).mustSay(t, "open")
+	broken := openTalk(t, "tcp", "127.0.0.3", addr)
+	broken.mustSay(t, "hello")
+	_ = broken.Conn.(*net.TCPConn).SetLinger(0) // to be reset
+	broken.Close()
 	explain := func(args ...string) string {
 		return must(t, program{argv: append([]string{culvert(), "explain", "--url", "wss://" + b.control, "--token-file", b.state + "/token"}, args...)})
 	}
@@ -41,6 +46,12 @@ upstreams:
 		return nil
 	})
 	t.Logf("%s", out)
+	eventually(t, patience, "the record says that the visitor reset", func(context.Context) error {
+		if out := explain("--source", "127.0.0.3"); !strings.Contains(out, "by the visitor") || !strings.Contains(out, ": reset\n") {
+			return fmt.Errorf("got\n%s", out)
+		}
+		return nil
+	})
 	out = explain("--source", "127.0.0.140")
 	for _, want := range []string{"debug-box", debug.addr} {
 		if !strings.Contains(out, want) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 )
 
 // idleRead is what a link reads into while it has little to say. A read that fills it is followed by larger ones.
@@ -387,10 +388,14 @@ func (s *Session) wasReset(l *link, id uint64, code resetCode, text string) erro
 	if t := &s.table; l.urgent.n > t.own+2*t.peersMax+1024 {
 		return errUnread
 	}
-	if text != "" {
-		text = ": " + text
+	why := error(syscall.ECONNRESET) // what a TCP connection would say of it
+	switch {
+	case text != "":
+		why = fmt.Errorf("%s: %s", code, text)
+	case code != resetCanceled:
+		why = errors.New(code.String())
 	}
-	st.fail(fmt.Errorf("%w: %s%s", ErrReset, code, text))
+	st.fail(fmt.Errorf("%w: %w", ErrReset, why))
 	s.drop(st)
 	return nil
 }

@@ -25,7 +25,7 @@ const TooManyStreams = 255
 // ErrLost is in the chain of errors of streams whose session or peer went away before the result.
 var ErrLost = errors.New("stream lost")
 
-// ErrReset is in the chain of errors of streams that the peer has reset.
+// ErrReset is in the chain of errors of streams that the peer has reset, with syscall.ECONNRESET if its user wanted so.
 var ErrReset = errors.New("stream reset by the peer")
 
 // resetCode says why a stream was reset.

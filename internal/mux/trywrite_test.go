@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 
 	"culvert/internal/mux"
@@ -71,7 +72,7 @@ func TestAwait(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-end
-	if _, err := accepted.Read(make([]byte, 10)); !errors.Is(err, mux.ErrReset) {
+	if _, err := accepted.Read(make([]byte, 10)); !errors.Is(err, mux.ErrReset) || !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after Await a read gives %v, want a reset", err)
 	}
 }

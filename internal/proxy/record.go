@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 
 	"culvert/internal/accesslog"
@@ -113,6 +115,8 @@ func (p *passage) ending() (by accesslog.Party, why string) {
 		return by, "closed"
 	case by == accesslog.Server:
 		return by, err.Error()
+	case errors.Is(err, syscall.ECONNRESET):
+		return by, "reset"
 	default:
 		return by, fmt.Sprint("broke off: ", err)
 	}

@@ -193,7 +193,10 @@ func TestFaults(t *testing.T) {
 		{"a key that is a list", "{name: x, ? [a] : b}", "f:1:13: a key is a list; write KEY: VALUE"},
 		{"a merge of a list of values", "{name: x, <<: [a]}", "f:1:16: what is merged is no mapping; write <<: *NAME of a mapping that has &NAME"},
 		{"an alias of itself", "name: x\nitems: &a\n  - *a\n", "f:2:8: items[0]: is a list where keys and values belong; write KEY: VALUE lines below it, of the keys code, from, tags, port, price, fresh, secret"},
-		{"an unknown alias", "name: *canary", "f:1:1: an alias (*) names no anchor (&); quote a value that begins with '*', as in \"*.example.com\""},
+		{"an unknown alias", "name: *canary", "f:1:7: an alias (*) names no anchor (&); quote a value that begins with '*', as in \"*.example.com\""},
+		{"an unknown alias further down", "name: x\nitems:\n  - *canary\n", "f:3:5: an alias (*) names no anchor (&); quote a value that begins with '*', as in \"*.example.com\""},
+		{"a port alone in braces", "{name: x, sale: {percent: :80}}", "f:1:27: a value is missing here; quote a value that begins with ':' or '[', as in \":80\" and \"[::1]:80\", or with one of ,]}%@`"},
+		{"an address of IPv6 in braces", "name: x\nsale:\n  percent: 1\nx: {percent: [::1]:80}", "f:4:14: a value is missing here; quote a value that begins with ':' or '[', as in \":80\" and \"[::1]:80\", or with one of ,]}%@`"},
 		{"an empty key", "{name: x, '': 1}", `f:1:11: "" is no key here; there are name, kind, open, pages, items, sale, till`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -18,7 +18,8 @@ func syntax(name string, content []byte, err error) Fault {
 	}
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	line := 1
-	if rest, ok := strings.CutPrefix(message, "line "); ok {
+	rest, told := strings.CutPrefix(message, "line ") // not of the first line
+	if told {
 		number, text, _ := strings.Cut(rest, ": ")
 		if n, err := strconv.Atoi(number); err == nil {
 			line, message = n, text
@@ -28,7 +29,7 @@ func syntax(name string, content []byte, err error) Fault {
 		return Fault{File: name, Position: tab, Fault: "a tab indents this line", Remedy: "YAML indents with spaces"}
 	}
 	m := explain(message)
-	if m.above {
+	if m.above && told {
 		line++
 	}
 	if m.indented { // the parser tells where the block begins
@@ -39,35 +40,42 @@ func syntax(name string, content []byte, err error) Fault {
 			}
 		}
 	}
-	return Fault{File: name, Position: Position{line, column(content, line, m.sign)}, Fault: m.fault, Remedy: m.remedy}
+	at := Position{line, column(content, line, m.sign)}
+	if _, rest, ok := strings.Cut(message, "unknown anchor '"); ok { // the parser tells no line
+		anchor, _, _ := strings.Cut(rest, "'")
+		if i := bytes.Index(content, []byte("*"+anchor)); i >= 0 {
+			at = position(content, i)
+		}
+	}
+	return Fault{File: name, Position: at, Fault: m.fault, Remedy: m.remedy}
 }
 
 // meaning is what an error of the YAML parser means to a person.
 type meaning struct {
 	has, fault, remedy string
-	sign               string // what to look for in the line
-	above              bool   // the parser tells the line above
-	indented           bool   // indentation is the likely cause
+	sign               *regexp.Regexp // what to look for in the line: its first group, if it has one; nil: where the text begins
+	above              bool           // the parser tells the line above
+	indented           bool           // indentation is the likely cause
 }
 
 // explain finds the meaning of an error of the YAML parser. It quotes nothing: the line may hold a secret.
 func explain(message string) meaning {
 	for _, known := range []meaning{
-		{"could not find expected ':'", "a line is neither KEY: VALUE nor an item of a list", "write a colon and a space after a key, and close every quote", "", false, false},
-		{"mapping values are not allowed", "a second key stands on one line, or a value is indented like keys", "write one KEY: VALUE a line, and quote a value that has ': ' in it", "", false, false},
-		{"did not find expected key", "a line does not fit those above it", "indent the keys of one mapping alike, and begin items of a list with '- '", "", true, true},
-		{"did not find expected '-' indicator", "a line within a list does not begin an item", "begin each item with '- ', all indented alike", "", true, true},
-		{"did not find expected ',' or '}'", "a '{' is not closed, or a comma is missing in it", "write {KEY: VALUE, KEY: VALUE}", "{", true, false},
-		{"did not find expected ',' or ']'", "a '[' is not closed, or a comma is missing in it", "write [ITEM, ITEM]", "[", true, false},
-		{"did not find expected node content", "a value is missing here", "quote a value that begins with one of ,]}%@`", "", true, false},
-		{"found character that cannot start any token", "a value begins with a sign that YAML keeps for itself", "quote it", "", false, false},
-		{"found unexpected end of stream", "a quote is opened and never closed", "close it", "", false, false},
-		{"found unknown escape character", "a backslash in double quotes is followed by something unknown", `write \\ for a backslash, or use single quotes`, "", false, false},
-		{"block sequence entries are not allowed", "an item of a list begins where none can stand", "begin the list on a line of its own", "", false, false},
-		{"unknown anchor", "an alias (*) names no anchor (&)", "quote a value that begins with '*', as in \"*.example.com\"", "", false, false},
-		{"did not find expected alphabetic or numeric character", "an alias (*) or anchor (&) has no name", "quote a value that begins with '*' or '&', as in \"*.example.com\"", "*", false, false},
-		{"exceeded max depth", "is nested too deeply", "is it the right file?", "", false, false},
-		{"control characters are not allowed", "is not text", "give a file of YAML in UTF-8", "", false, false},
+		{"could not find expected ':'", "a line is neither KEY: VALUE nor an item of a list", "write a colon and a space after a key, and close every quote", nil, false, false},
+		{"mapping values are not allowed", "a second key stands on one line, or a value is indented like keys", "write one KEY: VALUE a line, and quote a value that has ': ' in it", nil, false, false},
+		{"did not find expected key", "a line does not fit those above it", "indent the keys of one mapping alike, and begin items of a list with '- '", nil, true, true},
+		{"did not find expected '-' indicator", "a line within a list does not begin an item", "begin each item with '- ', all indented alike", nil, true, true},
+		{"did not find expected ',' or '}'", "a '{' is not closed, or a comma is missing in it", "write {KEY: VALUE, KEY: VALUE}", openBrace, true, false},
+		{"did not find expected ',' or ']'", "a '[' is not closed, or a comma is missing in it", "write [ITEM, ITEM]", openBracket, true, false},
+		{"did not find expected node content", "a value is missing here", "quote a value that begins with ':' or '[', as in \":80\" and \"[::1]:80\", or with one of ,]}%@`", noValue, true, false},
+		{"found character that cannot start any token", "a value begins with a sign that YAML keeps for itself", "quote it", nil, false, false},
+		{"found unexpected end of stream", "a quote is opened and never closed", "close it", nil, false, false},
+		{"found unknown escape character", "a backslash in double quotes is followed by something unknown", `write \\ for a backslash, or use single quotes`, nil, false, false},
+		{"block sequence entries are not allowed", "an item of a list begins where none can stand", "begin the list on a line of its own", nil, false, false},
+		{"unknown anchor", "an alias (*) names no anchor (&)", "quote a value that begins with '*', as in \"*.example.com\"", nil, false, false},
+		{"did not find expected alphabetic or numeric character", "an alias (*) or anchor (&) has no name", "quote a value that begins with '*' or '&', as in \"*.example.com\"", star, false, false},
+		{"exceeded max depth", "is nested too deeply", "is it the right file?", nil, false, false},
+		{"control characters are not allowed", "is not text", "give a file of YAML in UTF-8", nil, false, false},
 	} {
 		if strings.Contains(message, known.has) {
 			return known
@@ -76,8 +84,22 @@ func explain(message string) meaning {
 	return meaning{fault: "is not YAML: " + message, remedy: "check the indentation, the quotes and the brackets of this line and the one before"}
 }
 
+// Where in its line a fault lies.
+var (
+	openBrace   = regexp.MustCompile(`\{`)
+	openBracket = regexp.MustCompile(`\[`)
+	star        = regexp.MustCompile(`\*`)
+	noValue     = regexp.MustCompile("[:,{\\[]\\s*(?:[^\\s:,]+:\\s+)?(:[^\\s]|\\[[^\\]]*\\]:|[,\\]}%@`])")
+)
+
+// position is where the byte at an offset stands.
+func position(content []byte, offset int) Position {
+	before := content[:offset]
+	return Position{1 + bytes.Count(before, []byte("\n")), offset - bytes.LastIndexByte(before, '\n')}
+}
+
 // column is where a sign stands in a line, or where its text begins.
-func column(content []byte, line int, sign string) int {
+func column(content []byte, line int, sign *regexp.Regexp) int {
 	for i := 1; i < line; i++ {
 		_, rest, ok := bytes.Cut(content, []byte("\n"))
 		if !ok {
@@ -86,8 +108,10 @@ func column(content []byte, line int, sign string) int {
 		content = rest
 	}
 	text, _, _ := bytes.Cut(content, []byte("\n"))
-	if i := bytes.Index(text, []byte(sign)); sign != "" && i >= 0 {
-		return i + 1
+	if sign != nil {
+		if at := sign.FindSubmatchIndex(text); at != nil {
+			return at[len(at)-2] + 1
+		}
 	}
 	return 1 + len(text) - len(bytes.TrimLeft(text, " \t"))
 }
@@ -116,10 +140,8 @@ func foreignFormat(name string, content []byte) *Fault {
 	} {
 		if at := known.pattern.FindIndex(content); at != nil {
 			start := at[0] + len(content[at[0]:at[1]]) - len(bytes.TrimLeft(content[at[0]:at[1]], " \t\r\n"))
-			before := content[:start]
-			line := 1 + bytes.Count(before, []byte("\n"))
 			return &Fault{
-				File: name, Position: Position{line, start - bytes.LastIndexByte(before, '\n')},
+				File: name, Position: position(content, start),
 				Fault:  fmt.Sprintf("looks like a configuration of %s, not of Culvert", known.format),
 				Remedy: "examples/ has the common ones translated, docs/configuration.md every key",
 			}
