@@ -106,11 +106,7 @@ func appendText(p []byte, r *Record) []byte {
 		l.text("hop", hop)
 	}
 	for _, t := range r.Tries {
-		after := ""
-		if t.Took > 0 {
-			after = " after " + t.Took.Round(time.Microsecond).String()
-		}
-		l.text("tried", t.Member+": "+t.Reason+after)
+		l.text("tried", t.Words(t.Took.Round(time.Microsecond).String()))
 	}
 	for _, c := range r.Candidates {
 		l.text("candidate", c.Member+": "+c.State)

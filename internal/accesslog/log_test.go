@@ -33,7 +33,7 @@ func whole() Record {
 		Source: netip.MustParseAddrPort("203.0.113.7:4123"), Destination: netip.MustParseAddrPort("[2001:db8::1]:23"), Via: netip.MustParseAddrPort("10.0.0.5:4000"),
 		Host: "api.example.com", Hops: []string{"edge-1"},
 		Candidates: []Candidate{{"app1", "ejected for 8s more: refused"}, {"laptop/1", "up"}},
-		Tries:      []Try{{"app1", "refused", 1500 * time.Microsecond}},
+		Tries:      []Try{{"app1", "refused", 1500 * time.Microsecond, ""}, {"app2", "timeout", time.Second, "canary"}, {"canary", "ejected", 0, "canary"}},
 		Queued:     20 * time.Millisecond, Connect: 1200 * time.Microsecond, Duration: 12300 * time.Millisecond, In: 123, Out: 456,
 		ClosedBy: Visitor, Why: "closed",
 	}
@@ -49,13 +49,13 @@ func TestLines(t *testing.T) {
 		{
 			"all there is", whole(),
 			`2026-11-20T15:04:05.123456Z conn=4fd2a6e1b0c39875 entrypoint=devices protocol=tcp source=203.0.113.7:4123 destination=[2001:db8::1]:23 ` +
-				`via=10.0.0.5:4000 host=api.example.com route=debug-box upstream=debug member=laptop/1 hop=edge-1 tried="app1: refused after 1.5ms" ` +
+				`via=10.0.0.5:4000 host=api.example.com route=debug-box upstream=debug member=laptop/1 hop=edge-1 tried="app1: refused after 1.5ms" tried="app2: timeout after 1s, by route canary" tried="canary: ejected" ` +
 				`candidate="app1: ejected for 8s more: refused" candidate="laptop/1: up" queued=0.020000 connect=0.001200 duration=12.300000 in=123 out=456 ` +
 				`closed_by=visitor why=closed`,
 			`{"id":"4fd2a6e1b0c39875","begun":"2026-11-20T15:04:05.123456Z","entrypoint":"devices","protocol":"tcp","source":"203.0.113.7:4123",` +
 				`"destination":"[2001:db8::1]:23","via":"10.0.0.5:4000","host":"api.example.com","route":"debug-box","upstream":"debug","member":"laptop/1",` +
 				`"hops":["edge-1"],"candidates":[{"member":"app1","state":"ejected for 8s more: refused"},{"member":"laptop/1","state":"up"}],` +
-				`"tries":[{"member":"app1","reason":"refused","millis":1.5}],"queuedMillis":20,"connectMillis":1.2,"open":false,"durationMillis":12300,` +
+				`"tries":[{"member":"app1","reason":"refused","millis":1.5},{"member":"app2","reason":"timeout","route":"canary","millis":1000},{"member":"canary","reason":"ejected","route":"canary","millis":0}],"queuedMillis":20,"connectMillis":1.2,"open":false,"durationMillis":12300,` +
 				`"bytesIn":123,"bytesOut":456,"closedBy":"visitor","why":"closed"}`,
 		},
 		{

@@ -63,7 +63,20 @@ type Candidate struct {
 type Try struct {
 	Member string        `json:"member"`
 	Reason string        `json:"reason"`
-	Took   time.Duration `json:"-"` // 0 of an upstream
+	Took   time.Duration `json:"-"`               // for an upstream, what was waited there
+	Route  string        `json:"route,omitempty"` // by which it was tried, if that is another one than the record's
+}
+
+// Words says what was tried, with the time that it took in words.
+func (t Try) Words(took string) string {
+	s := t.Member + ": " + t.Reason
+	if t.Took > 0 {
+		s += " after " + took
+	}
+	if t.Route != "" && t.Route != t.Member {
+		s += ", by route " + t.Route
+	}
+	return s
 }
 
 // Open says whether the connection has not ended.

@@ -293,9 +293,18 @@ func TestExplainInWords(t *testing.T) {
 		Duration: 12300 * time.Millisecond, In: 123, Out: 456, ClosedBy: accesslog.Visitor, Why: "closed",
 	}
 	open := accesslog.Record{ID: "1", Begun: now.Add(-time.Hour), Entrypoint: "2222", Protocol: "tcp", Upstream: "tcp/2222", Member: "shop/i1", Source: r.Source}
-	nobody := accesslog.Record{Tries: []accesslog.Try{{Member: "debug", Reason: "no_member"}}, ID: "2", Begun: now.Add(-time.Second), Entrypoint: "web", Protocol: "tls", Duration: time.Second, ClosedBy: accesslog.Server, Why: "no connection: no_route"}
+	nobody := accesslog.Record{ID: "2", Begun: now.Add(-time.Second), Entrypoint: "web", Protocol: "tls", Duration: time.Second, ClosedBy: accesslog.Server, Why: "no connection: no_route"}
+	fell := accesslog.Record{
+		ID: "3", Begun: now, Entrypoint: "devices", Protocol: "tcp", Route: "app", Upstream: "app", Queued: 2 * time.Second,
+		Tries: []accesslog.Try{
+			{Member: "anna/i1", Reason: "refused", Took: time.Millisecond, Route: "divert/3f9a"},
+			{Member: "divert/77aa", Reason: "ejected", Route: "divert/77aa"},
+			{Member: "app", Reason: "queue_timeout", Took: 2 * time.Second},
+		},
+		ClosedBy: accesslog.Server, Why: "no connection: queue_timeout",
+	}
 	var b bytes.Buffer
-	for _, r := range []accesslog.Record{r, open, nobody} {
+	for _, r := range []accesslog.Record{r, open, nobody, fell} {
 		if err := Explain(&b, r, now); err != nil {
 			t.Fatal(err)
 		}
@@ -332,14 +341,26 @@ Connection 2, 1 second ago
   visitor     unknown
   entrypoint  web (tls)
   route       none: nothing matched
-  tried       debug: no_member
   given to    nobody
   ended       by the server after 1s: no connection: no_route
+  bytes       0 from the visitor, 0 to it
+Connection 3, 0 seconds ago
+
+  begun       2026-11-20 15:07:05.000 UTC
+  visitor     unknown
+  entrypoint  devices (tcp)
+  route       app, the first that matched and did not fall back, to upstream app
+  tried       anna/i1: refused after 1ms, by route divert/3f9a
+  tried       divert/77aa: ejected
+  tried       app: queue_timeout after 2s
+  waited      2s for a member with room
+  given to    nobody
+  ended       by the server after 0s: no connection: queue_timeout
   bytes       0 from the visitor, 0 to it
 Connection        Begun          Entrypoint  Visitor           Route  Member       Tries  In   Out  State
 4fd2a6e1b0c39875  3 minutes ago  devices     203.0.113.7:4123  app    10.0.1.2:23  1      123  456  ended by the visitor after 12s: closed
 1                 1 hour ago     2222        203.0.113.7:4123  -      shop/i1      0      0    0    open
-2                 1 second ago   web         -                 -      -            1      0    0    ended by the server after 1s: no connection: no_route
+2                 1 second ago   web         -                 -      -            0      0    0    ended by the server after 1s: no connection: no_route
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("words (-want +got):\n%s", diff)

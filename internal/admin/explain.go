@@ -29,20 +29,19 @@ func Explain(w io.Writer, r accesslog.Record, now time.Time) error {
 	if r.Host != "" {
 		step("asked for", "%s", r.Host)
 	}
-	if r.Route == "" && r.Upstream == "" {
+	switch route := cmp.Or(r.Route, "(unnamed)"); {
+	case r.Route == "" && r.Upstream == "":
 		step("route", "none: nothing matched")
-	} else {
-		step("route", "%s, the first that matched, to upstream %s", cmp.Or(r.Route, "(unnamed)"), r.Upstream)
+	case len(r.Tries) > 0 && r.Tries[0].Route != "":
+		step("route", "%s, the first that matched and did not fall back, to upstream %s", route, r.Upstream)
+	default:
+		step("route", "%s, the first that matched, to upstream %s", route, r.Upstream)
 	}
 	for _, c := range r.Candidates {
 		step("candidate", "%s: %s", c.Member, c.State)
 	}
 	for _, try := range r.Tries {
-		after := ""
-		if try.Took > 0 {
-			after = " after " + short(try.Took)
-		}
-		step("tried", "%s: %s%s", try.Member, try.Reason, after)
+		step("tried", "%s", try.Words(short(try.Took)))
 	}
 	if r.Queued > 0 {
 		step("waited", "%s for a member with room", short(r.Queued))

@@ -647,7 +647,7 @@ func TestABlackHoleHoldsUpTheFirstVisitorsOfADivert(t *testing.T) {
 		}
 	}
 	r := d.cfg.Records.Find(accesslog.Query{Entrypoint: "devices"})[0]
-	if diff := cmp.Diff([]accesslog.Try{{Member: "divert/laptop", Reason: "ejected"}}, r.Tries); diff != "" {
+	if diff := cmp.Diff([]accesslog.Try{{Member: "divert/laptop", Reason: "ejected", Route: "divert/laptop"}}, r.Tries); diff != "" {
 		t.Errorf("what the record says was tried (-want +got):\n%s", diff)
 	}
 	for _, u := range d.State().Upstreams {

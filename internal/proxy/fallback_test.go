@@ -64,15 +64,15 @@ func TestARouteWithoutOneBelowIsTriedEachTime(t *testing.T) {
 		routes := downhill(t, first, last)
 		for n := 1; n <= 6; n++ {
 			r := serve(Settings{Routes: routes})
-			want := "first-1: timeout after 1s, last-1: timeout after 1s"
+			want := "first-1: timeout after 1s, by route first; last-1: timeout after 1s"
 			if n > 3 {
-				want = "first: ejected after 0s, last-1: timeout after 1s"
+				want = "first: ejected; last-1: timeout after 1s"
 			}
 			var got []string
 			for _, try := range r.Tries {
-				got = append(got, try.Member+": "+try.Reason+" after "+try.Took.String())
+				got = append(got, try.Words(try.Took.String()))
 			}
-			if diff := cmp.Diff(want, strings.Join(got, ", ")); diff != "" {
+			if diff := cmp.Diff(want, strings.Join(got, "; ")); diff != "" {
 				t.Errorf("visitor %d tried (-want +got):\n%s", n, diff)
 			}
 		}
@@ -102,23 +102,34 @@ func TestRecordsSayHowLongAVisitorWaitedInVain(t *testing.T) {
 			settings Settings
 			want     time.Duration
 			why      string
+			last     accesslog.Try
 		}{
-			{"for room", Settings{Routes: downhill(t, full("a", 2*time.Second))}, 2 * time.Second, "no connection: queue_timeout"},
+			{
+				"for room",
+				Settings{Routes: downhill(t, full("a", 2*time.Second))},
+				2 * time.Second, "no connection: queue_timeout",
+				accesslog.Try{Member: "a", Reason: "queue_timeout", Took: 2 * time.Second},
+			},
 			{
 				"in two queues",
 				Settings{Routes: downhill(t, full("a", 2*time.Second), full("b", 3*time.Second))},
 				5 * time.Second,
 				"no connection: queue_timeout",
+				accesslog.Try{Member: "b", Reason: "queue_timeout", Took: 3 * time.Second},
 			},
 			{
 				"for room, and then for a member",
 				Settings{Routes: downhill(t, full("a", 2*time.Second), empty), EmptyTimeout: 4 * time.Second},
 				6 * time.Second, "no connection: no_member",
+				accesslog.Try{Member: "empty", Reason: "no_member"},
 			},
 		} {
 			r := serve(tt.settings)
 			if r.Queued != tt.want || r.Why != tt.why {
 				t.Errorf("%s: the record says %s and %q, want %s and %q", tt.name, r.Queued, r.Why, tt.want, tt.why)
+			}
+			if diff := cmp.Diff(tt.last, r.Tries[len(r.Tries)-1]); diff != "" {
+				t.Errorf("%s: the last try (-want +got):\n%s", tt.name, diff)
 			}
 		}
 		time.Sleep(time.Minute)

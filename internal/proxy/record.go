@@ -25,7 +25,7 @@ func (p *passage) record() accesslog.Record {
 		r.Member = p.member()
 	}
 	if len(p.dialed.Tries) > 0 {
-		r.Tries, r.Candidates = tries(p.dialed.Tries), p.candidates()
+		r.Tries, r.Candidates = tries(p.dialed.Tries, r.Route), p.candidates()
 	}
 	return r
 }
@@ -58,10 +58,14 @@ func (p *passage) recordFailure(err error) {
 	})
 }
 
-func tries(failed []upstream.Try) []accesslog.Try {
+// tries is what failed, for the record of a visitor whom route took in the end.
+func tries(failed []upstream.Try, route string) []accesslog.Try {
 	list := make([]accesslog.Try, len(failed))
 	for i, t := range failed {
 		list[i] = accesslog.Try{Member: t.Member, Reason: string(t.Reason), Took: t.Took}
+		if t.Route != route {
+			list[i].Route = t.Route
+		}
 	}
 	return list
 }

@@ -300,9 +300,12 @@ func (p *passage) failed(err error) {
 	}
 	p.dialed.Queued += d.Queued
 	if len(d.Tries) == 0 {
-		d.Tries = []upstream.Try{{Member: p.target.Upstream.Name(), Reason: d.Reason}}
+		d.Tries = []upstream.Try{{Member: p.target.Upstream.Name(), Reason: d.Reason, Took: d.Queued}}
 	}
-	p.dialed.Tries = append(p.dialed.Tries, d.Tries...)
+	for _, t := range d.Tries {
+		t.Route = p.route.Name
+		p.dialed.Tries = append(p.dialed.Tries, t)
+	}
 }
 
 func maybeSent(err error) bool {

@@ -114,6 +114,7 @@ type Try struct {
 	Member string
 	Reason Reason
 	Took   time.Duration
+	Route  string // by which it was tried; for a caller who has several to note
 }
 
 // Conn is a connection whose directions close apart, and which can be aborted.
