@@ -657,6 +657,28 @@ func TestABlackHoleHoldsUpTheFirstVisitorsOfADivert(t *testing.T) {
 	}
 }
 
+func TestTheEndOfADivertDoesNotOpenAnEntrypointThatIsGone(t *testing.T) {
+	d := start(t)
+	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
+	with := read(t, devices, vars)
+	apply(t, d, with)
+	p, err := divertOf(t, d, newClient("laptop", named(t, "laptop")), control.Divert{Entrypoint: "devices", Percent: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := with
+	without.Entrypoints = nil // the upstreams stay, and have members to open a port for
+	apply(t, d, without)
+	p.Withdraw() // as control does when it is told that the entrypoint is gone
+	if !refuses(vars["addr"]) {
+		t.Error("the entrypoint is open, and the configuration has it no longer")
+	}
+	apply(t, d, with)
+	if got := visit(t, "127.0.0.3", vars["addr"]).name; !strings.HasPrefix(got, "app") {
+		t.Errorf("when it is back: got %s, want a member of app", got)
+	}
+}
+
 func TestADivertCanMoveWhatIsOpen(t *testing.T) {
 	d := start(t)
 	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}

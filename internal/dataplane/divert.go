@@ -57,6 +57,9 @@ func (d *DataPlane) beginDivert(p *publication) (address string, err error) {
 // endDivert takes the route out. Connections that the client has go on while the client does; its flows go back.
 func (d *DataPlane) endDivert(v *divert) {
 	v.remove()
+	if d.entries[v.entry.plan.Name] != v.entry {
+		return // the configuration has the entrypoint no longer: it is not to be opened again
+	}
 	d.report(v.entry.rebuild())
 	d.report(v.entry.update())
 	if v.Existing != control.Keep {
