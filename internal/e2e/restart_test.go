@@ -38,7 +38,7 @@ func restartServer(t *testing.T) {
 		t.Errorf("a visitor is served %v after the server is ready again, want 3 s at most", took)
 	}
 	// A service learns that its visitor is gone.
-	eventually(t, 3*time.Second, "the service's connections from before end", func(context.Context) error {
+	eventually(t, 10*time.Second, "the service's connections from before end", func(context.Context) error {
 		if n := e.open.Load(); n > 0 {
 			return fmt.Errorf("%d are open", n)
 		}

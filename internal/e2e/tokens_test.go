@@ -90,13 +90,13 @@ func TestRevokedTokenEndsItsSessions(t *testing.T) {
 	}
 	s.members(t, 2, patience)
 	must(t, program{argv: []string{culvert(), "token", "revoke", "--tokens", tokens, "first"}})
-	took := s.members(t, 1, 5*time.Second)
+	took := s.members(t, 1, 10*time.Second)
 	t.Logf("the session of the revoked token is gone after %v", took)
 	v := newVisitor(t, s.data)
 	v.answers(t, "one.example.com", "/", http.StatusServiceUnavailable)
 	v.must200(t, "two.example.com", "/")
 	third := newToken(t, tokens, "third", "--read")
-	eventually(t, 5*time.Second, "a new token is known", func(ctx context.Context) error {
+	eventually(t, 10*time.Second, "a new token is known", func(ctx context.Context) error {
 		code, body, err := s.ask(ctx, "/status", third)
 		if err == nil && code != http.StatusOK {
 			err = errors.New(body)
