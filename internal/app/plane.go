@@ -49,14 +49,20 @@ func reservedPorts(cfg config.Server) map[uint16]string {
 	return reserved
 }
 
-// planOf is the data plane of the file, with what flags add to it.
+// planOf is the data plane of the file, with what flags add to it. Who may connect is the same for all entrypoints that do not
+// say so themselves.
 func planOf(cfg config.Server) plan.Plan {
 	p := cfg.Plan
+	p.Entrypoints = slices.Clone(p.Entrypoints)
+	for i := range p.Entrypoints {
+		if e := &p.Entrypoints[i]; len(e.Allow) == 0 {
+			e.Allow = cfg.DataSources()
+		}
+	}
 	if cfg.TLSPort == 0 {
 		return p
 	}
 	addr := net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.TLSPort)))
-	p.Entrypoints = slices.Clone(p.Entrypoints)
 	if i := slices.IndexFunc(p.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == plan.TLSEntrypoint }); i >= 0 {
 		p.Entrypoints[i].Addr = addr
 		return p
@@ -80,6 +86,7 @@ func (s *Server) Reload() error {
 	defer s.reloading.Unlock()
 	next, changed, err := s.cfg.Reread()
 	if err == nil {
+		next.Access = s.cfg.Access // like all settings it waits for the next start
 		if err = s.plane.Apply(planOf(next)); err != nil {
 			err = cannotOpen(&next, err)
 		}

@@ -76,6 +76,10 @@ func (c *Credential) resolve(env Environment) (found Problems) {
 
 // check looks at the token itself.
 func (c *Credential) check() (found Problems) {
+	if c.Token.Reveal() == mask {
+		found.add(c.flag(), maskRemedy, maskFault)
+		return found
+	}
 	// Some editors put a byte order mark first, which nobody sees and the other end lacks.
 	invisible := func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }
 	if token := c.Token.Reveal(); !utf8.ValidString(token) || strings.ContainsFunc(token, invisible) {
@@ -86,7 +90,7 @@ func (c *Credential) check() (found Problems) {
 
 // checkBootstrap refuses a token that is too short to prove anything with.
 func (c *Credential) checkBootstrap() (found Problems) {
-	if n := len(c.Token.Reveal()); n > 0 && n < minBootstrapToken {
+	if n := len(c.Token.Reveal()); n > 0 && n < minBootstrapToken && c.Token.Reveal() != mask { // of which check has told
 		found.add(c.flag(), "make one with: openssl rand -hex 20",
 			"the token has %d characters; auto-TLS needs %d or more, because a shorter one can be guessed", n, minBootstrapToken)
 	}

@@ -20,7 +20,7 @@ type Server struct {
 	ServerTLS
 	Credential
 	Tokens         string `flag:"tokens" file:"tokens.yaml" unit:"FILE" group:"Security" help:"file of many tokens, hashed, each with its own grant and expiry; read again when it changes"`
-	InsecureNoAuth bool   `flag:"insecure-no-auth" group:"Security" help:"run without a credential: whoever reaches the control port may offer anything"`
+	InsecureNoAuth bool   `flag:"insecure-no-auth" needs:"control" group:"Security" help:"run without a credential: whoever reaches the control port may offer anything"`
 	Access
 	Balancer
 	Limits
@@ -33,9 +33,9 @@ type Server struct {
 
 // Listen is where a server listens. Addresses are hosts without port, IPv6 without brackets.
 type Listen struct {
-	ControlAddr string `flag:"control-addr" default:"0.0.0.0" unit:"ADDRESS" group:"Connection" help:"address that clients connect to, also of /status and /metrics"`
-	ControlPort uint16 `flag:"control-port" short:"c" default:"8123" unit:"PORT" group:"Connection" help:"port that clients connect to"`
-	DataAddr    string `flag:"data-addr" default:"0.0.0.0" unit:"ADDRESS" group:"Data plane" help:"address that visitors connect to; 127.0.0.1 keeps the tunnels private to this machine"`
+	ControlAddr string `flag:"control-addr" needs:"control" default:"0.0.0.0" unit:"ADDRESS" group:"Connection" help:"address that clients connect to, also of /status and /metrics"`
+	ControlPort uint16 `flag:"control-port" needs:"control" short:"c" default:"8123" unit:"PORT" group:"Connection" help:"port that clients connect to"`
+	DataAddr    string `flag:"data-addr" needs:"control" default:"0.0.0.0" unit:"ADDRESS" group:"Data plane" help:"address that visitors connect to; 127.0.0.1 keeps the tunnels private to this machine"`
 	Port        uint16 `flag:"port" short:"p" modes:"http mixed" default:"8000" unit:"PORT" group:"Data plane" help:"port of HTTP, routed to clients by host name"`
 	TLSPort     uint16 `flag:"tls-port" modes:"tcp mixed" default:"0" shown:"none" unit:"PORT" group:"Data plane" help:"port of TLS, passed on to clients by the host name that visitors ask for, and not decrypted"`
 	// HealthAddr is host:port; empty for none.
@@ -44,26 +44,26 @@ type Listen struct {
 
 // ServerTLS is how the control port is encrypted: by an own CA, by a given certificate, or not at all.
 type ServerTLS struct {
-	AutoTLS           bool     `flag:"auto-tls" default:"true" group:"Security" help:"make a CA and a certificate for the control port, which clients verify with the token"`
-	AutoTLSSAN        []string `flag:"auto-tls-san" shown:"the names and addresses of this machine" unit:"HOST" group:"Security" help:"name or address in that certificate, by which clients reach the server; repeatable"`
-	AutoTLSPath       string   `flag:"auto-tls-path" shown:"the state folder of systemd or of the user" unit:"FOLDER" group:"Security" help:"where that CA and certificate are kept"`
-	TLSCert           string   `flag:"tls-cert" file:"tls.crt" unit:"FILE" group:"Security" help:"own certificate of the control port (PEM), with --auto-tls=false; read again when it changes"`
-	TLSKey            string   `flag:"tls-key" file:"tls.key" unit:"FILE" group:"Security" help:"key of that certificate (PEM)"`
-	InsecurePlaintext bool     `flag:"insecure-plaintext" group:"Security" help:"no TLS on the control port, for a proxy in front that ends TLS; with --auto-tls=false"`
+	AutoTLS           bool     `flag:"auto-tls" needs:"control" default:"true" group:"Security" help:"make a CA and a certificate for the control port, which clients verify with the token"`
+	AutoTLSSAN        []string `flag:"auto-tls-san" needs:"control" shown:"the names and addresses of this machine" unit:"HOST" group:"Security" help:"name or address in that certificate, by which clients reach the server; repeatable"`
+	AutoTLSPath       string   `flag:"auto-tls-path" needs:"control" shown:"the state folder of systemd or of the user" unit:"FOLDER" group:"Security" help:"where that CA and certificate are kept"`
+	TLSCert           string   `flag:"tls-cert" needs:"control" file:"tls.crt" unit:"FILE" group:"Security" help:"own certificate of the control port (PEM), with --auto-tls=false; read again when it changes"`
+	TLSKey            string   `flag:"tls-key" needs:"control" file:"tls.key" unit:"FILE" group:"Security" help:"key of that certificate (PEM)"`
+	InsecurePlaintext bool     `flag:"insecure-plaintext" needs:"control" group:"Security" help:"no TLS on the control port, for a proxy in front that ends TLS; with --auto-tls=false"`
 }
 
 // Access is who may connect, and what ports clients may open. An empty list allows everyone.
 type Access struct {
 	AllowIPs        []netip.Prefix `flag:"allow-ips" shown:"everyone" unit:"CIDR" group:"Security" help:"addresses that may connect, to the control port and the data plane; repeatable"`
-	ControlAllowIPs []netip.Prefix `flag:"control-allow-ips" shown:"--allow-ips" unit:"CIDR" group:"Security" help:"the same for the control port alone; repeatable"`
+	ControlAllowIPs []netip.Prefix `flag:"control-allow-ips" needs:"control" shown:"--allow-ips" unit:"CIDR" group:"Security" help:"the same for the control port alone; repeatable"`
 	DataAllowIPs    []netip.Prefix `flag:"data-allow-ips" shown:"--allow-ips" unit:"CIDR" group:"Security" help:"the same for the data plane alone; repeatable"`
-	AllowPorts      auth.Ports     `flag:"allow-ports" modes:"tcp mixed lb" default:"1-65535" shown:"all but the server's own" unit:"PORTS" group:"Data plane" help:"TCP and UDP ports that clients may open: 2222,8000-8100"`
+	AllowPorts      auth.Ports     `flag:"allow-ports" needs:"control" modes:"tcp mixed lb" default:"1-65535" shown:"all but the server's own" unit:"PORTS" group:"Data plane" help:"TCP and UDP ports that clients may open: 2222,8000-8100"`
 }
 
 // Limits bound what strangers cost.
 type Limits struct {
-	MaxUnauthenticated          int `flag:"max-unauthenticated" default:"512" unit:"N" group:"Advanced" help:"connections to the control port that have not shown a token yet, in all"`
-	MaxUnauthenticatedPerSource int `flag:"max-unauthenticated-per-source" default:"32" unit:"N" group:"Advanced" help:"the same from one address (IPv6: one /64)"`
+	MaxUnauthenticated          int `flag:"max-unauthenticated" needs:"control" default:"512" unit:"N" group:"Advanced" help:"connections to the control port that have not shown a token yet, in all"`
+	MaxUnauthenticatedPerSource int `flag:"max-unauthenticated-per-source" needs:"control" default:"32" unit:"N" group:"Advanced" help:"the same from one address (IPv6: one /64)"`
 }
 
 // Drain is how long an orderly end may take.

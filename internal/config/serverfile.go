@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"net"
@@ -30,6 +31,7 @@ type File struct {
 	doc       *file.Doc // of Plan, until it has been checked
 	unread    bool      // the file is on the machine that a unit is for
 	elsewhere bool      // what the file names is on another machine
+	anyKind   bool      // the file may be for every kind of server
 	origin    *origin
 }
 
@@ -59,9 +61,28 @@ func Load(cfg Resolver, settings *Settings, prefix string, env Environment) erro
 		return settings.Check(found) // what else is wrong may come of it
 	}
 	err := s.Resolve(env)
+	s.warnOfNoControl(settings)
 	s.Warnings.Sort()
 	s.doc = nil
 	return settings.Check(err)
+}
+
+// warnOfNoControl tells which of the settings that are given have no effect without a control port.
+func (s *Server) warnOfNoControl(settings *Settings) {
+	if s.HasControl() {
+		return
+	}
+	for _, one := range settings.all {
+		if one.Needs != "control" || one.source == FromDefault {
+			continue
+		}
+		f := one.place
+		if one.source != FromFile {
+			f = file.Fault{File: cmp.Or(one.variable(), "--"+one.Flag)}
+		}
+		f.Fault, f.Remedy = "has no effect: without a token there is no control port", "add token_file: FILE"
+		s.Warnings = append(s.Warnings, f)
+	}
 }
 
 // readFile takes from the file what no stronger source has set.
@@ -152,6 +173,8 @@ func (s *Server) validateFile() (found Problems) {
 		switch {
 		case s.Config == "":
 			found.add("config", "give --config culvert.yaml; docs/configuration.md has its keys", "a load balancer needs a file of entrypoints and upstreams")
+		case s.doc != nil && len(s.Plan.Entrypoints) == 0 && s.anyKind:
+			s.Warnings = append(s.Warnings, s.doc.Fault("", "add entrypoints: and upstreams: if it is for culvert lb", "has no entrypoint, which is right for culvert server alone"))
 		case s.doc != nil && len(s.Plan.Entrypoints) == 0:
 			found = append(found, ofFile(s.doc.Fault("", "add entrypoints: and upstreams:", "has no entrypoint, so nobody could connect")))
 		}
@@ -263,19 +286,33 @@ func CheckFile(path string, elsewhere bool, env Environment) (Server, error) {
 		return s, settings.Check(found)
 	}
 	s.Warnings = slices.DeleteFunc(s.Warnings, func(f file.Fault) bool { return slices.Contains(fileKeys(), f.Path) })
+	s.anyKind = slices.ContainsFunc(settings.all, func(one *Setting) bool { return one.source == FromFile })
+	if token := settings.Lookup("token"); s.Token.Reveal() == mask {
+		f := token.place
+		f.Fault, f.Remedy = maskFault, asKeys(maskRemedy)
+		s.Warnings = append(s.Warnings, f)
+		s.Token = auth.NewSecret(strings.Repeat(mask, minBootstrapToken)) // nothing more is wrong with it
+	}
 	err := s.Resolve(env)
 	s.Warnings.Sort()
 	return s, settings.Check(err)
 }
 
-// mask is what stands in the place of a secret.
-const mask = "***"
+// mask is what stands in the place of a secret. A server refuses it; CheckFile, for which a printed configuration is right, warns.
+const (
+	mask       = "***"
+	maskFault  = "is the mask of a printed configuration, and no token"
+	maskRemedy = "put the token in its place, or --token-file FILE"
+)
 
-// Print writes the configuration as a file. The settings are those of s. Secrets are masked: that and the comments that
-// say where a value comes from are all that would be lost if the file were used.
+// Print writes the configuration as a file, without settings that have no effect. The settings are those of s. Secrets are
+// masked: that and the comments that say where a value comes from are all that would be lost if the file were used.
 func (s *Server) Print(settings *Settings) (string, error) {
 	top := &yaml.Node{Kind: yaml.MappingNode}
 	for _, one := range settings.all {
+		if one.Needs == "control" && !s.HasControl() {
+			continue
+		}
 		if n := one.node(); n != nil && one.Key != "" {
 			key := &yaml.Node{Kind: yaml.ScalarNode, Value: one.Key}
 			top.Content = append(top.Content, key, n)

@@ -214,6 +214,111 @@ func TestWhatIsPrintedIsReadAgain(t *testing.T) {
 	}
 }
 
+// What is printed passes the check and comes to the same, whatever the kind of server and of configuration.
+func TestEveryConfigurationIsPrintedAndReadAgain(t *testing.T) {
+	files := map[string]string{"token": testToken + "\n", "plain.yaml": lbFile, "control.yaml": "token_file: token\ncontrol_port: 1001\n" + lbFile}
+	type line struct {
+		mode  Mode
+		flags string
+	}
+	lines := []line{
+		{LB, "--config=plain.yaml"},
+		{LB, "--config=plain.yaml --control-port=99 --auto-tls-san=a.example.com --drain-timeout=1m30s"},
+		{LB, "--config=plain.yaml --token=" + testToken + " --control-port=99"},
+		{LB, "--config=plain.yaml --insecure-no-auth=true --allow-ips=10.0.0.0/8,::1 --access-log=- --access-log-format=json"},
+		{LB, "--config=control.yaml --max-unauthenticated=7 --log-level=mux=debug,warn --health-addr=:8081"},
+		{Mixed, "--config=control.yaml --data-addr=[::1] --tls-port=8443 --lb-proxy-protocol=auto --lb-trusted=10.0.0.5"},
+		{Mixed, "--token=" + testToken + " --port=0 --proxy-protocol=v2 --ready-grace=0s --connection-records=0"},
+		{HTTP, "--token-file=token --auto-tls=false --insecure-plaintext=true --control-allow-ips=192.0.2.0/24"},
+		{TCP, "--insecure-no-auth=true --allow-ports=22,8000-8100 --data-allow-ips=2001:db8::/32"},
+		{TCP, "--token-env=TOKEN --log-format=json --auto-tls-path=/some/folder"},
+	}
+	examples, err := filepath.Glob("../../examples/*.yaml")
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("examples %v, error %v", examples, err)
+	}
+	for _, path := range examples {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(path)
+		files[name] = string(text)
+		lines = append(lines, line{LB, "--config=" + name}, line{Mixed, "--token-file=token --config=" + name})
+	}
+	inFolder(t, files)
+	for _, one := range lines {
+		t.Run(string(one.mode)+" "+one.flags, func(t *testing.T) {
+			first, settings, err := load(one.mode, one.flags, "TOKEN="+testToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := first.Print(settings)
+			if err != nil {
+				t.Fatal(err)
+			}
+			printed := func(text string) {
+				if err := os.WriteFile("printed.yaml", []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			printed(text)
+			env := Environment{Lookup: lookup(map[string]string{"TOKEN": testToken})}
+			if _, err := CheckFile("printed.yaml", false, env); err != nil {
+				t.Errorf("it does not pass the check: %v\n%s", err, text)
+			}
+			printed(strings.Replace(text, "'***'", testToken, 1))
+			second, again, err := load(one.mode, "--config=printed.yaml", "TOKEN="+testToken)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			if !reflect.DeepEqual(first.Plan, second.Plan) || first.HasControl() != second.HasControl() {
+				t.Errorf("the data plane is another, or only one has a control port: %t, %t\n%s", first.HasControl(), second.HasControl(), text)
+			}
+			for i, s := range again.all {
+				if s.Key == "" || s.Needs == "control" && !first.HasControl() {
+					continue
+				}
+				if got, want := display(s.target), display(settings.all[i].target); got != want {
+					t.Errorf("%s: %s, then %s", s.Key, want, got)
+				}
+			}
+		})
+	}
+}
+
+func TestALoadBalancerWithoutAControlPortSaysSo(t *testing.T) {
+	inFolder(t, map[string]string{"f.yaml": "control_port: 1001\n" + lbFile})
+	s, settings, err := load(LB, "--config=f.yaml --auto-tls-san=a.example.com", "CULVERT_SERVER_ALLOW_PORTS=22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var warnings []string
+	for _, w := range s.Warnings {
+		warnings = append(warnings, w.Error())
+	}
+	const why = ": has no effect: without a token there is no control port; add token_file: FILE"
+	if diff := cmp.Diff([]string{"--auto-tls-san" + why, "CULVERT_SERVER_ALLOW_PORTS" + why, "f.yaml:1:15: control_port" + why}, warnings); diff != "" {
+		t.Errorf("want -, got +\n%s", diff)
+	}
+	if text, err := s.Print(settings); err != nil || strings.Contains(text, "control") || strings.Contains(text, "tls") {
+		t.Errorf("error %v, printed a control port that there is none of\n%s", err, text)
+	}
+}
+
+// A printed configuration cannot be run by mistake with the mask for a token.
+func TestTheMaskIsNoToken(t *testing.T) {
+	inFolder(t, map[string]string{"f.yaml": "token: '***'\n" + lbFile})
+	const fault = "is the mask of a printed configuration, and no token; put the token in its place, or token_file: FILE"
+	if _, _, err := load(LB, "--config=f.yaml", ""); err == nil || err.Error() != "f.yaml:1:8: token: "+fault {
+		t.Errorf("run: got %v", err)
+	}
+	s, err := CheckFile("f.yaml", false, Environment{})
+	if err != nil || len(s.Warnings) != 1 || s.Warnings[0].Error() != "f.yaml:1:8: token: "+fault {
+		t.Errorf("checked: error %v, warnings %v", err, s.Warnings)
+	}
+}
+
 func TestReread(t *testing.T) {
 	inFolder(t, map[string]string{"f.yaml": lbFile + "control_port: 1001\nport: 1002\n", "token": testToken + "\n"})
 	s, _, err := load(Mixed, "--config=f.yaml --token-file=token --port=3002", "CULVERT_SERVER_HEALTH_ADDR=127.0.0.1:2003")

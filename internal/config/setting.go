@@ -27,13 +27,14 @@ import (
 //	help:"…"             one line, lower case
 //	modes:"http mixed"   the modes that have it; all, if left out
 //	oneof:"token"        settings of one word are alternatives: a flag hides the environment of all of them
+//	needs:"control"      it has no effect without a control port
 //	file:"token"         its value is the path of a file that the program reads; the word names it in a unit
 //	key:"-"              it is no key of the configuration file; all others are, spelt as in "control_port"
 type Setting struct {
 	Flag, Short, Alias, Old, OldShort string
 	Default, Shown, Unit, Group, Help string
 	Values                            []string
-	OneOf, File, Blank                string
+	OneOf, File, Blank, Needs         string
 	// Key is the setting's key in the configuration file; "" if it has none there.
 	Key string
 
@@ -91,7 +92,7 @@ func describe(flag string, tag reflect.StructTag, target any) *Setting {
 		Flag: flag, Short: tag.Get("short"), Alias: tag.Get("alias"), Old: tag.Get("old"), OldShort: tag.Get("oldshort"),
 		Default: tag.Get("default"), Shown: tag.Get("shown"), Unit: tag.Get("unit"), Group: tag.Get("group"),
 		Help: tag.Get("help"), Values: strings.Fields(tag.Get("values")), OneOf: tag.Get("oneof"), File: tag.Get("file"),
-		Blank:  tag.Get("blank"),
+		Blank: tag.Get("blank"), Needs: tag.Get("needs"),
 		target: target,
 	}
 	if tag.Get("key") != "-" {
