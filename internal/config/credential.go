@@ -74,9 +74,12 @@ func (c *Credential) resolve(env Environment) (found Problems) {
 	return found
 }
 
+// masked says whether the token is what a printed configuration has in its place.
+func (c *Credential) masked() bool { return c.Token.Equal(auth.NewSecret(mask)) }
+
 // check looks at the token itself.
 func (c *Credential) check() (found Problems) {
-	if c.Token.Reveal() == mask {
+	if c.masked() {
 		found.add(c.flag(), maskRemedy, maskFault)
 		return found
 	}
@@ -90,7 +93,7 @@ func (c *Credential) check() (found Problems) {
 
 // checkBootstrap refuses a token that is too short to prove anything with.
 func (c *Credential) checkBootstrap() (found Problems) {
-	if n := len(c.Token.Reveal()); n > 0 && n < minBootstrapToken && c.Token.Reveal() != mask { // of which check has told
+	if n := len(c.Token.Reveal()); n > 0 && n < minBootstrapToken && !c.masked() { // of which check has told
 		found.add(c.flag(), "make one with: openssl rand -hex 20",
 			"the token has %d characters; auto-TLS needs %d or more, because a shorter one can be guessed", n, minBootstrapToken)
 	}

@@ -287,7 +287,7 @@ func CheckFile(path string, elsewhere bool, env Environment) (Server, error) {
 	}
 	s.Warnings = slices.DeleteFunc(s.Warnings, func(f file.Fault) bool { return slices.Contains(fileKeys(), f.Path) })
 	s.anyKind = slices.ContainsFunc(settings.all, func(one *Setting) bool { return one.source == FromFile })
-	if token := settings.Lookup("token"); s.Token.Reveal() == mask {
+	if token := settings.Lookup("token"); s.masked() {
 		f := token.place
 		f.Fault, f.Remedy = maskFault, asKeys(maskRemedy)
 		s.Warnings = append(s.Warnings, f)
