@@ -14,6 +14,8 @@ import (
 	"culvert/internal/proxyproto"
 	"culvert/internal/router"
 	"culvert/internal/upstream"
+
+	"golang.org/x/time/rate"
 )
 
 // firstBytes is how much of what a visitor sends at once is read before the service has answered: no more than a first
@@ -74,11 +76,15 @@ type TCP struct {
 	usable   wake
 	hands    hands
 	open     crowd
+
+	// A visitor in vain is news, a flood of them is not: the records and the access log have each.
+	news   *rate.Limiter
+	untold atomic.Uint64 // since the last line
 }
 
 // NewTCP makes a TCP; it opens nothing.
 func NewTCP(cfg TCPConfig) *TCP {
-	t := &TCP{cfg: cfg}
+	t := &TCP{cfg: cfg, news: rate.NewLimiter(rate.Every(time.Second), 10)}
 	t.Set(cfg.Settings)
 	return t
 }
@@ -326,10 +332,24 @@ func (p *passage) giveUp(ctx context.Context, err error) {
 	case upstream.Canceled, upstream.NoMember, upstream.NoRoute: // counted, and no news
 		level = slog.LevelDebug
 	}
-	if log := p.tcp.cfg.Log; log.Enabled(ctx, level) {
-		p.log().Log(ctx, level, "no connection for the visitor", "source", p.visit.Source, "reason", reason, "err", err)
-	}
+	p.tcp.tell(ctx, level, p, reason, err)
 	p.recordFailure(err)
+}
+
+// tell logs that a visitor came in vain, or counts it for the next line if there were many.
+func (t *TCP) tell(ctx context.Context, level slog.Level, p *passage, reason upstream.Reason, err error) {
+	if !t.cfg.Log.Enabled(ctx, level) {
+		return
+	}
+	if level > slog.LevelDebug && !t.news.Allow() {
+		t.untold.Add(1)
+		return
+	}
+	attrs := []any{"source", p.visit.Source, "reason", reason, "err", err}
+	if n := t.untold.Swap(0); n > 0 {
+		attrs = append(attrs, "untold", n)
+	}
+	p.log().Log(ctx, level, "no connection for the visitor", attrs...)
 }
 
 // tells says whether what happens to every connection is logged at all: finding that out for each line costs more.
