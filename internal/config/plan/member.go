@@ -39,8 +39,8 @@ func (c *checker) members(u *Upstream, path string) {
 			continue
 		}
 		if first, twice := places[place]; twice {
-			line, _ := c.doc.At(file.Item(path+".members", first))
-			c.fault(at, "leave it out; weight gives a member a larger share", "%s is a member already, in line %d", place, line.Line)
+			c.fault(at, "leave it out; weight gives a member a larger share", "%s is a member already, in line %d",
+				place, c.line(file.Item(path+".members", first)))
 			continue
 		}
 		places[place] = i
@@ -50,8 +50,8 @@ func (c *checker) members(u *Upstream, path string) {
 			continue
 		}
 		if first, twice := names[m.Name]; twice {
-			line, _ := c.doc.At(file.Item(path+".members", first))
-			c.fault(at+".name", "give another", "%q is the name of another member, in line %d", m.Name, line.Line)
+			c.fault(at+".name", "give another", "%q is the name of another member, in line %d",
+				m.Name, c.line(file.Item(path+".members", first)))
 		}
 		names[m.Name] = i
 		for _, use := range c.used[u.Name] {

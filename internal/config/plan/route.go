@@ -38,15 +38,15 @@ func (c *checker) routes(e *Entrypoint, path string) {
 			c.fault(at+".on_down", "add a route below, or write on_down: fail", "there is no route below to fall back to")
 		}
 		if last >= 0 {
-			line, _ := c.doc.At(file.Item(path+".routes", last))
-			c.fault(at, fmt.Sprintf("put it above the route in line %d, or give that one a match", line.Line),
-				"is never reached: the route %q above it, in line %d, takes everyone", e.Routes[last].Name, line.Line)
+			line := c.line(file.Item(path+".routes", last))
+			c.fault(at, fmt.Sprintf("put it above the route in line %d, or give that one a match", line),
+				"is never reached: the route %q above it, in line %d, takes everyone", e.Routes[last].Name, line)
 			continue
 		}
 		if by := before.covers(r.Match); by >= 0 {
-			line, _ := c.doc.At(file.Item(path+".routes", by))
 			c.warn(at+".match", "put it above that one, or leave it out",
-				"matches nobody who gets this far: the route %q in line %d takes them", e.Routes[by].Name, line.Line)
+				"matches nobody who gets this far: the route %q in line %d takes them",
+				e.Routes[by].Name, c.line(file.Item(path+".routes", by)))
 		}
 		if r.OnDown == Fail {
 			if r.Match.Everyone() {

@@ -54,23 +54,22 @@ func (c *checker) sockets() {
 		for _, j := range byPort[key] {
 			f := c.plan.Entrypoints[j]
 			if e.socket().collides(f.socket()) {
-				line, _ := c.doc.At(file.Item("entrypoints", j) + ".addr")
 				c.fault(file.Item("entrypoints", i)+".addr", "give one of them another port or address",
-					"%s collides with %s of the entrypoint %q, in line %d", e.Addr, f.Addr, f.Name, line.Line)
+					"%s collides with %s of the entrypoint %q, in line %d", e.Addr, f.Addr, f.Name, c.line(file.Item("entrypoints", j)+".addr"))
 				break
 			}
 		}
 		byPort[key] = append(byPort[key], i)
 	}
-	for i, e := range c.plan.Entrypoints {
+	for _, e := range c.plan.Entrypoints {
 		for _, r := range e.Routes {
-			c.loop(file.Item("entrypoints", i), e, r)
+			c.loop(e, r)
 		}
 	}
 }
 
 // loop finds a member that is the entrypoint itself.
-func (c *checker) loop(path string, e Entrypoint, r Route) {
+func (c *checker) loop(e Entrypoint, r Route) {
 	i, ok := c.upstreams[r.Upstream]
 	if !ok {
 		return
