@@ -132,17 +132,3 @@ func protocolOf(name tunnel.Name, offer tunnel.Offer) upstream.Protocol {
 		return upstream.HTTP1
 	}
 }
-
-// show is the offer in the status command's words: the client's own, unless they are not fit to be shown.
-func show(offer tunnel.Offer) string {
-	const most = 256
-	if len(offer.Upstream) > most {
-		return offer.Tunnel
-	}
-	for _, c := range []byte(offer.Upstream) {
-		if c <= ' ' || c == 0x7f {
-			return offer.Tunnel
-		}
-	}
-	return offer.Upstream
-}

@@ -230,28 +230,3 @@ func (c *session) ends() bool {
 	c.ending = true
 	return first
 }
-
-func (c *session) upstreams() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list := make([]string, len(c.published))
-	for i, p := range c.published {
-		list[i] = show(p.offer)
-	}
-	return list
-}
-
-func (c *session) info() Client {
-	stats := c.tunnel.Stats()
-	info := Client{
-		ID: c.hello.ID, Instance: c.hello.Instance, RemoteAddr: c.address(), Since: c.since, Labels: c.hello.Labels,
-		Upstreams: c.upstreams(), RTT: stats.RTT(), Links: len(stats.Links), Resumes: stats.Resumes, Reconnects: c.hello.Reconnects,
-		Streams: max(0, stats.Streams-1), // without the control stream
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.published {
-		info.Tunnels = append(info.Tunnels, Tunnel{p.name.String(), p.Address(), p.offer.Down})
-	}
-	return info
-}
