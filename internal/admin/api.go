@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -45,11 +46,14 @@ func (cfg Config) api() http.Handler {
 	}
 	read("GET /api/dataplane", cfg.state)
 	read("GET /api/connections", cfg.connections)
-	change("POST /api/reload", func(*http.Request) ([]any, error) { return nil, cfg.Operator.Reload() })
-	change("POST /api/drain", func(*http.Request) ([]any, error) { cfg.Operator.Drain(); return nil, nil })
+	change("POST /api/reload", func(*http.Request) (changed, error) {
+		warnings, err := cfg.Operator.Reload()
+		return changed{answer: Reloaded{warnings}}, err
+	})
+	change("POST /api/drain", func(*http.Request) (changed, error) { cfg.Operator.Drain(); return changed{}, nil })
 	change("PATCH /api/upstreams/{upstream}/members/{member}", cfg.changeMember)
-	change("DELETE /api/diverts/{id}", func(r *http.Request) ([]any, error) {
-		return nil, cfg.Diverts.EndDivert(r.PathValue("id"), "ended by an operator")
+	change("DELETE /api/diverts/{id}", func(r *http.Request) (changed, error) {
+		return changed{}, cfg.Diverts.EndDivert(r.PathValue("id"), "ended by an operator")
 	})
 	routes.HandleFunc(APIPath, func(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusNotFound, "the API has no such path, or not with this method")
@@ -95,8 +99,14 @@ func bodiless(next http.Handler) http.Handler {
 	})
 }
 
-// change carries out what a request asks for. What it gives besides is put down with it: keys and values.
-type change func(*http.Request) ([]any, error)
+// change carries out what a request asks for.
+type change func(*http.Request) (changed, error)
+
+// changed is what is told of a change, besides that it was made or not.
+type changed struct {
+	attrs  []any // to the log: keys and values
+	answer any   // to who asked for it, as JSON; nil for an empty object
+}
 
 // changing lets requests pass that change something, and puts down who did what. A page in someone's browser cannot send
 // one: it would have to ask first, which nobody answers, because of the content type, and browsers say whose page it is.
@@ -118,14 +128,17 @@ func (cfg Config) changing(change change) http.Handler {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		what, err := change(r)
-		cfg.audit(r, what, err)
+		done, err := change(r)
+		cfg.audit(r, done.attrs, err)
 		if err != nil {
 			fail(w, r, codeOf(err), strings.TrimPrefix(err.Error(), ErrNotFound.Error()+": "))
 			return
 		}
 		_ = control.SetReadDeadline(time.Time{})
-		answer(w, r, http.StatusOK, struct{}{})
+		if done.answer == nil {
+			done.answer = struct{}{}
+		}
+		answer(w, r, http.StatusOK, done.answer)
 	})
 }
 
@@ -172,18 +185,34 @@ func decode(r *http.Request, into any) error {
 			err = errors.New("something follows the JSON")
 		}
 	}
-	if err != nil {
-		return badRequest{fmt.Errorf("body: %w", err)}
+	var kind *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &kind):
+		err = fmt.Errorf("%q is a %s here: want %s", kind.Field, kind.Value, jsonKind(kind.Type))
 	}
-	return nil
+	return badRequest{fmt.Errorf("body: %w", err)}
 }
 
-func (cfg Config) changeMember(r *http.Request) ([]any, error) {
+// jsonKind is what JSON calls the values of a type.
+func jsonKind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	default:
+		return "an object"
+	}
+}
+
+func (cfg Config) changeMember(r *http.Request) (changed, error) {
 	var change MemberChange
 	if err := decode(r, &change); err != nil {
-		return nil, err
+		return changed{}, err
 	}
-	what := change.attrs()
+	what := changed{attrs: change.attrs()}
 	if err := change.check(); err != nil {
 		return what, badRequest{err}
 	}

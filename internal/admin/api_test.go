@@ -25,8 +25,9 @@ import (
 
 // operated is a server as the API sees it: it puts down what it is asked for.
 type operated struct {
-	asked []string
-	fail  error
+	asked    []string
+	fail     error
+	warnings []string // of a reload
 }
 
 func (o *operated) did(format string, args ...any) error {
@@ -51,7 +52,7 @@ func (o *operated) ChangeMember(upstream, member string, c MemberChange) error {
 
 func (o *operated) Diverts() []Divert            { return []Divert{{ID: "d1", Entrypoint: "devices"}} }
 func (o *operated) EndDivert(id, _ string) error { return o.did("end %s", id) }
-func (o *operated) Reload() error                { return o.did("reload") }
+func (o *operated) Reload() ([]string, error)    { return o.warnings, o.did("reload") }
 func (o *operated) Drain()                       { _ = o.did("drain") }
 
 // grantee is the bearer of a token with a grant.
@@ -154,6 +155,10 @@ func TestChanges(t *testing.T) {
 		{"a greater weight", "PATCH", "/api/upstreams/app/members/m", `{"weight":65537}`, nil, nil, 400, "from 0, for nothing new, to 65536", ""},
 		{"a negative weight", "PATCH", "/api/upstreams/app/members/m", `{"weight":-1}`, nil, nil, 400, "from 0, for nothing new, to 65536", ""},
 		{"an unknown key", "PATCH", "/api/upstreams/app/members/m", `{"wait":1}`, nil, nil, 400, `unknown field \"wait\"`, ""},
+		{"a value of another kind", "PATCH", "/api/upstreams/app/members/m", `{"weight":"3"}`, nil, nil, 400, `body: \"weight\" is a string here: want a whole number`, ""},
+		{"a fraction", "PATCH", "/api/upstreams/app/members/m", `{"weight":1.5}`, nil, nil, 400, `body: \"weight\" is a number 1.5 here: want a whole number`, ""},
+		{"a number for a switch", "PATCH", "/api/upstreams/app/members/m", `{"drain":1}`, nil, nil, 400, `body: \"drain\" is a number here: want true or false`, ""},
+		{"a list", "PATCH", "/api/upstreams/app/members/m", `[]`, nil, nil, 400, `want an object`, ""},
 		{"two values", "PATCH", "/api/upstreams/app/members/m", `{"weight":1}{}`, nil, nil, 400, "something follows", ""},
 		{"no JSON", "PATCH", "/api/upstreams/app/members/m", `weight=1`, nil, nil, 400, "body: invalid character", ""},
 		{"no body", "PATCH", "/api/upstreams/app/members/m", ``, nil, nil, 400, "body: EOF", ""},
@@ -184,6 +189,13 @@ func TestChanges(t *testing.T) {
 				t.Errorf("audit: %q", log.String())
 			}
 		})
+	}
+}
+
+func TestAReloadTellsItsWarnings(t *testing.T) {
+	res := ask(api(&operated{warnings: []string{"control_port waits"}}, io.Discard, nil), apiRequest("POST", "/api/reload", "admin", ""))
+	if body, _ := io.ReadAll(res.Body); string(body) != `{"warnings":["control_port waits"]}`+"\n" {
+		t.Errorf("got %s", body)
 	}
 }
 
@@ -292,7 +304,7 @@ func TestExplainInWords(t *testing.T) {
 		Tries: []accesslog.Try{{Member: "10.0.1.1:23", Reason: "refused", Took: 1500 * time.Microsecond}}, Queued: 20 * time.Millisecond, Connect: 420 * time.Microsecond,
 		Duration: 12300 * time.Millisecond, In: 123, Out: 456, ClosedBy: accesslog.Visitor, Why: "closed",
 	}
-	open := accesslog.Record{ID: "1", Begun: now.Add(-time.Hour), Entrypoint: "2222", Protocol: "tcp", Upstream: "tcp/2222", Member: "shop/i1", Source: r.Source}
+	open := accesslog.Record{ID: "1", Begun: now.Add(-time.Hour), Entrypoint: "2222", Protocol: "tcp", Upstream: "tcp/2222", Member: "shop/730aa1bb96474cbc9f7e76c135e81da8", Source: r.Source}
 	nobody := accesslog.Record{ID: "2", Begun: now.Add(-time.Second), Entrypoint: "web", Protocol: "tls", Duration: time.Second, ClosedBy: accesslog.Server, Why: "no connection: no_route"}
 	fell := accesslog.Record{
 		ID: "3", Begun: now, Entrypoint: "devices", Protocol: "tcp", Route: "app", Upstream: "app", Queued: 2 * time.Second,
@@ -333,7 +345,7 @@ Connection 1, 1 hour ago
   visitor     203.0.113.7:4123
   entrypoint  2222 (tcp)
   route       (unnamed), the first that matched, to upstream tcp/2222
-  given to    shop/i1, which answered after 0s
+  given to    shop/730aa1bb96474cbc9f7e76c135e81da8, which answered after 0s
   state       open for 1h0m0s
 Connection 2, 1 second ago
 
@@ -357,10 +369,10 @@ Connection 3, 0 seconds ago
   given to    nobody
   ended       by the server after 0s: no connection: queue_timeout
   bytes       0 from the visitor, 0 to it
-Connection        Begun          Entrypoint  Visitor           Route  Member       Tries  In   Out  State
-4fd2a6e1b0c39875  3 minutes ago  devices     203.0.113.7:4123  app    10.0.1.2:23  1      123  456  ended by the visitor after 12s: closed
-1                 1 hour ago     2222        203.0.113.7:4123  -      shop/i1      0      0    0    open
-2                 1 second ago   web         -                 -      -            0      0    0    ended by the server after 1s: no connection: no_route
+Connection        Begun          Entrypoint  Visitor           Route  Member         Tries  In   Out  State
+4fd2a6e1b0c39875  3 minutes ago  devices     203.0.113.7:4123  app    10.0.1.2:23    1      123  456  ended by the visitor after 12s: closed
+1                 1 hour ago     2222        203.0.113.7:4123  -      shop/730aa1bb  0      0    0    open
+2                 1 second ago   web         -                 -      -              0      0    0    ended by the server after 1s: no connection: no_route
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("words (-want +got):\n%s", diff)

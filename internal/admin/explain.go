@@ -104,9 +104,22 @@ func PrintConnections(w io.Writer, records []accesslog.Record, now time.Time) er
 			state = fmt.Sprintf("ended by the %s after %s: %s", r.ClosedBy, short(r.Duration), cmp.Or(r.Why, "closed"))
 		}
 		fmt.Fprintf(t, "%s\t%s ago\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", plain(r.ID), ago(r.Begun, now), plain(r.Entrypoint), addressOr(r.Source, "-"),
-			word(r.Route), word(r.Member), len(r.Tries), r.In, r.Out, plain(state))
+			word(r.Route), word(brief(r.Member)), len(r.Tries), r.In, r.Out, plain(state))
 	}
 	return t.Flush()
+}
+
+// brief is a member's name in which what nobody has chosen, as the id of a client that was given none, is cut to what tells it
+// from others.
+func brief(name string) string {
+	const generated, enough = 32, 8
+	parts := strings.Split(name, "/")
+	for i, p := range parts {
+		if len(p) == generated && strings.Trim(p, "0123456789abcdef") == "" {
+			parts[i] = p[:enough]
+		}
+	}
+	return strings.Join(parts, "/")
 }
 
 func word(s string) string { return cmp.Or(plain(s), "-") }

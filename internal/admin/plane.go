@@ -25,10 +25,16 @@ type Diverts interface {
 
 // Operator is what of the process can be asked for.
 type Operator interface {
-	// Reload reads the configuration file again. The error is what is wrong with it, and then nothing has changed.
-	Reload() error
+	// Reload reads the configuration file again. The warnings are of what in it has no effect, or none yet; the error is what is
+	// wrong with it, and then nothing has changed.
+	Reload() (warnings []string, err error)
 	// Drain begins an orderly end and returns: as SIGTERM does.
 	Drain()
+}
+
+// Reloaded is the answer to a reload.
+type Reloaded struct {
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // ErrNotFound is a name that nothing has.
@@ -116,10 +122,10 @@ const (
 // Divert is live traffic that goes to someone's machine for a time.
 type Divert struct {
 	ID         string    `json:"id"`
-	By         string    `json:"by"`     // id of the token; "" for the shared one
+	By         string    `json:"by"`               // id of the token; "" for the shared one
 	ByName     string    `json:"byName,omitempty"` // the token's name for people
-	Client     string    `json:"client"` // id and instance
-	Up         bool      `json:"up"`     // false while the client is out of reach: traffic goes the other ways
+	Client     string    `json:"client"`           // id and instance
+	Up         bool      `json:"up"`               // false while the client is out of reach: traffic goes the other ways
 	Entrypoint string    `json:"entrypoint"`
 	Protocol   string    `json:"protocol,omitempty"` // known while it is up
 	Sources    []string  `json:"sources,omitempty"`

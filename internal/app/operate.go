@@ -22,7 +22,7 @@ func (s *Server) newRecords(cfg config.Connections) *accesslog.Log {
 type operator struct{ server *Server }
 
 // Reload implements admin.Operator.
-func (o operator) Reload() error { return o.server.Reload() }
+func (o operator) Reload() ([]string, error) { return o.server.Reload() }
 
 // Drain implements admin.Operator.
 func (o operator) Drain() {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 
 	"culvert/internal/config"
 	"culvert/internal/config/plan"
@@ -77,10 +78,10 @@ func planOf(cfg config.Server) plan.Plan {
 var errNoFile = errors.New("the server runs without a configuration file: start it with --config")
 
 // Reload reads the configuration file again and changes the data plane to what it says, or leaves all as it is and says what is
-// wrong.
-func (s *Server) Reload() error {
+// wrong. The warnings are of what has no effect, or none yet. All of it is logged, too.
+func (s *Server) Reload() (warnings []string, err error) {
 	if s.cfg.Config == "" {
-		return errNoFile
+		return nil, errNoFile
 	}
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
@@ -93,22 +94,24 @@ func (s *Server) Reload() error {
 	}
 	if err != nil {
 		s.log.Error("configuration refused, the old one stays", "file", s.cfg.Config, "err", err)
-		return err
+		return nil, err
 	}
 	for _, w := range next.Warnings {
 		s.log.Warn("configuration", "warning", w.Error())
+		warnings = append(warnings, w.Error())
 	}
 	if len(changed) > 0 {
 		s.log.Warn("some changes wait for the next start", "keys", changed)
+		warnings = append(warnings, "what has changed of "+strings.Join(changed, ", ")+" waits for the next start")
 	}
 	s.log.Info("configuration is in effect", "file", s.cfg.Config, "entrypoints", len(next.Plan.Entrypoints), "upstreams", len(next.Plan.Upstreams))
-	return nil
+	return warnings, nil
 }
 
 // HangUp is what SIGHUP asks for: the configuration and the access log are read and opened anew. What is wrong is logged.
 func (s *Server) HangUp() {
 	s.records.Reopen()
-	if err := s.Reload(); errors.Is(err, errNoFile) {
+	if _, err := s.Reload(); errors.Is(err, errNoFile) {
 		s.log.Info("nothing to reload", "reason", err)
 	}
 }

@@ -38,8 +38,12 @@ func TestAllowIPsHoldsForEntrypointsOfTheFile(t *testing.T) {
 			}
 		}
 		write("renamed", "data_allow_ips: 127.0.0.3")
-		if err := s.Reload(); err != nil {
+		warnings, err := s.Reload()
+		if err != nil {
 			t.Fatal(err)
+		}
+		if want := "what has changed of data_allow_ips waits for the next start"; len(warnings) != 1 || warnings[0] != want {
+			t.Errorf("warnings %q, want %q", warnings, want)
 		}
 	}
 }

@@ -66,6 +66,7 @@ func TestCommandsThatAskTheAPI(t *testing.T) {
 		{"explain --source nobody", 0, "", "", 2, "", "--source: "},
 		{"explain --last 0", 0, "", "", 2, "", "--last: 0 connections"},
 		{"reload", 200, "{}", "POST /api/reload", 0, "", "has read its configuration file again"},
+		{"reload", 200, `{"warnings":["control_port waits"]}`, "POST /api/reload", 0, "", "culvert: warning: control_port waits\nThe server has read"},
 		{"reload", 422, `{"error":"culvert.yaml:3:5: unknown key \"adr\""}`, "POST /api/reload", 1, "", `culvert: culvert.yaml:3:5: unknown key "adr"`},
 		{"reload", 403, `{"error":"x"}`, "POST /api/reload", 1, "", "not administer: make one with --admin"},
 		{"drain", 200, "{}", "POST /api/drain", 0, "", "The server drains"},

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 
 	"github.com/spf13/cobra"
 
+	"culvert/internal/admin"
 	"culvert/internal/config"
 )
 
@@ -34,10 +36,18 @@ func (t tree) order(use, short string, q question, done string) *cobra.Command {
 		},
 		settings: config.Describe(cfg, ""), cfg: cfg, log: &cfg.Log,
 		run: func(ctx context.Context, _ *slog.Logger, _ []string) error {
-			if _, err := ask(ctx, cfg.Control, q); err != nil {
+			body, err := ask(ctx, cfg.Control, q)
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(t.deps.Stderr, done)
+			var told admin.Reloaded // what else a server says has no warnings
+			if err := json.Unmarshal(body, &told); err != nil {
+				return fmt.Errorf("read the answer: %w", err)
+			}
+			for _, w := range told.Warnings {
+				fmt.Fprintln(t.deps.Stderr, "culvert: warning:", w)
+			}
+			_, err = fmt.Fprintln(t.deps.Stderr, done)
 			return err
 		},
 	})
