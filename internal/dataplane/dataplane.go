@@ -142,3 +142,41 @@ type listening interface {
 	Abort()    // ends what is left
 	Open() int // connections or flows
 }
+
+// changed is called when a pool's usability has changed, by no goroutine of ours: the entrypoints look in their turn.
+func (d *DataPlane) changed(p *pool) {
+	d.dirtyMu.Lock()
+	defer d.dirtyMu.Unlock()
+	d.dirty[p] = struct{}{}
+	select {
+	case d.look <- struct{}{}:
+	default: // it looks anyway
+	}
+}
+
+// Run has entrypoints follow what becomes of their members, until the context ends.
+func (d *DataPlane) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-d.look:
+			d.follow()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (d *DataPlane) follow() {
+	d.awaitSockets()
+	d.dirtyMu.Lock()
+	dirty := d.dirty
+	d.dirty = make(map[*pool]struct{})
+	d.dirtyMu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for p := range dirty {
+		for e := range p.entries {
+			e.reopen()
+		}
+	}
+}

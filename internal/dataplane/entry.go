@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -148,6 +147,9 @@ func (e *entry) leadTo(pools map[*pool]struct{}) {
 	}
 }
 
+// isOwn says whether the entrypoint is of the configuration.
+func (e *entry) isOwn() bool { return e.offered == tunnel.Name{} }
+
 // isUsable says whether a visitor may find a member.
 func (e *entry) isUsable() bool {
 	return slices.ContainsFunc(e.pools, func(p *pool) bool { return p.upstream.Usable() })
@@ -264,40 +266,17 @@ func (e *entry) forgetCounts() {
 	}
 }
 
-// changed is called when a pool's usability has changed, by no goroutine of ours: the entrypoints look in their turn.
-func (d *DataPlane) changed(p *pool) {
-	d.dirtyMu.Lock()
-	defer d.dirtyMu.Unlock()
-	d.dirty[p] = struct{}{}
-	select {
-	case d.look <- struct{}{}:
-	default: // it looks anyway
-	}
+// expireSoon has the port of a tunnel forgotten in a while, unless a client offers it again.
+func (e *entry) expireSoon() {
+	e.stopTimer()
+	e.after(portLinger, func() {
+		if e.isWanted() {
+			e.closeIdle() // another client came meanwhile, whose service may be down
+			return
+		}
+		e.remove("its last client is gone")
+	})
 }
 
-// Run has entrypoints follow what becomes of their members, until the context ends.
-func (d *DataPlane) Run(ctx context.Context) error {
-	for {
-		select {
-		case <-d.look:
-			d.follow()
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-func (d *DataPlane) follow() {
-	d.awaitSockets()
-	d.dirtyMu.Lock()
-	dirty := d.dirty
-	d.dirty = make(map[*pool]struct{})
-	d.dirtyMu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for p := range dirty {
-		for e := range p.entries {
-			e.reopen()
-		}
-	}
-}
+// isWanted says whether a client offers the port of the entrypoint, or has its traffic diverted.
+func (e *entry) isWanted() bool { return len(e.plane.offers[e.offered]) > 0 || len(e.diverts) > 0 }

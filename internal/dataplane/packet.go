@@ -24,34 +24,22 @@ type udpServer struct {
 
 func (s *udpServer) set(e *entry, routes *proxy.Routes) {
 	s.routes.Store(routes)
-	if s.socket != nil && s.socket.settings.differ(e.plan) { // of the socket: its flows end with it
+	if s.socket != nil && !s.socket.settings.Equal(socketSettings(e.plan)) { // its flows end with it
 		e.closeSocket("its settings have changed")
 	}
-}
-
-// udpSettings are those that a socket has for as long as it is open.
-type udpSettings struct {
-	plan.Flows
-	idle   time.Duration
-	access plan.Access
-	name   string
-}
-
-func settingsOf(e plan.Entrypoint) udpSettings {
-	return udpSettings{e.Flows, e.IdleTimeout, e.Access, e.Name}
-}
-
-func (s udpSettings) differ(e plan.Entrypoint) bool {
-	return !(plan.Entrypoint{Name: s.name, Flows: s.Flows, IdleTimeout: s.idle, Access: s.access}).
-		Equal(plan.Entrypoint{Name: e.Name, Flows: e.Flows, IdleTimeout: e.IdleTimeout, Access: e.Access})
 }
 
 // udpSocket is one opening of an entrypoint, with the flows that came through it.
 type udpSocket struct {
 	*entrypoint.UDP
-	settings udpSettings
+	settings plan.Entrypoint // that it has for as long as it is open
 	proxy    *proxy.UDP
 	cancel   context.CancelFunc
+}
+
+// socketSettings are those of an entrypoint that a socket for datagrams is opened with.
+func socketSettings(e plan.Entrypoint) plan.Entrypoint {
+	return plan.Entrypoint{Name: e.Name, Access: e.Access, Flows: e.Flows, IdleTimeout: e.IdleTimeout}
 }
 
 // Close closes the socket, and ends the flows that came through it: their answers would leave by it.
@@ -91,7 +79,7 @@ func (s *udpServer) listen(e *entry) (socket, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &udpSocket{UDP: ep, settings: settingsOf(e.plan), cancel: cancel}
+	l := &udpSocket{UDP: ep, settings: socketSettings(e.plan), cancel: cancel}
 	records := flowRecords{records: d.cfg.Records, entrypoint: name, routes: &s.routes, total: &s.total}
 	l.proxy = proxy.NewUDP(proxy.UDPConfig{
 		Label: name, Route: s.route, Metrics: d.cfg.UDPMetrics, Log: d.cfg.Log,

@@ -208,21 +208,6 @@ func (d *DataPlane) retract(p *publication) {
 	}
 }
 
-// expireSoon has the port of a tunnel forgotten in a while, unless a client offers it again.
-func (e *entry) expireSoon() {
-	e.stopTimer()
-	e.after(portLinger, func() {
-		if e.isWanted() {
-			e.closeIdle() // another client came meanwhile, whose service may be down
-			return
-		}
-		e.remove("its last client is gone")
-	})
-}
-
-// isWanted says whether a client offers the port of the entrypoint, or has its traffic diverted.
-func (e *entry) isWanted() bool { return len(e.plane.offers[e.offered]) > 0 || len(e.diverts) > 0 }
-
 func (d *DataPlane) report(err error) {
 	if err != nil {
 		d.cfg.Log.Error("routes", "err", err)

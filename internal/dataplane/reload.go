@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"culvert/internal/config/plan"
-	"culvert/internal/tunnel"
 )
 
 // Apply makes the data plane what a plan says: all of it, or nothing and an error, and then everything is as it was.
@@ -62,9 +61,6 @@ func (e *entry) address() socketAddress { return addressOfEntry(e.plan) }
 func addressOfEntry(p plan.Entrypoint) socketAddress {
 	return socketAddress{p.Protocol.Network(), p.Addr}
 }
-
-// isOwn says whether the entrypoint is of the configuration.
-func (e *entry) isOwn() bool { return e.offered == tunnel.Name{} }
 
 // kept are the entrypoints whose sockets the plan goes on with.
 func (d *DataPlane) kept(p plan.Plan) map[socketAddress]*entry {
