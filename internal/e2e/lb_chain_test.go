@@ -378,14 +378,14 @@ func TestLBChecksOfProxiedMembers(t *testing.T) {
 			name := service + "-" + version
 			members = append(members, name)
 			text += fmt.Sprintf("  - {name: %[1]s, addr: %[2]q, routes: [{upstream: %[1]s}]}\n", name, freeAddr(t))
-			upstreams += fmt.Sprintf("  - {name: %[1]s, proxy_protocol: %[2]s, members: [{name: %[1]s, address: %[3]q}], health: {http: {path: /healthy, host: www.example.com, status: 200}, interval: 200ms, timeout: 200ms}}\n", name, version, addr)
+			upstreams += fmt.Sprintf("  - {name: %[1]s, proxy_protocol: %[2]s, members: [{name: %[1]s, address: %[3]q}], health: {http: {path: /healthy, host: www.example.com, status: 200}, interval: 1s, timeout: 1s}}\n", name, version, addr)
 		}
 	}
 	b := startLB(t, text+upstreams)
 	until(t, "every member has been checked", func() bool {
 		m := b.metrics(t)
 		for _, name := range members {
-			if sum(m, "culvert_member_checks_total", `member="`+name+`"`) < 3 {
+			if sum(m, "culvert_member_checks_total", `member="`+name+`"`) < 2 {
 				return false
 			}
 		}

@@ -30,7 +30,7 @@ func TestLBWhenEmpty(t *testing.T) {
 		text += fmt.Sprintf("  - {name: %[1]s, addr: %[2]q, when_empty: %[1]s, routes: [{upstream: app}]%[3]s}\n", w, addr[w],
 			map[string]string{"queue": ", queue_timeout: 15s"}[w])
 	}
-	startLB(t, text+fmt.Sprintf("upstreams:\n  - {name: app, members: %s, health: {tcp: {}, interval: 100ms, timeout: 100ms, rise: 1, fall: 2}}\n", memberList(app)))
+	startLB(t, text+fmt.Sprintf("upstreams:\n  - {name: app, members: %s, health: {tcp: {}, interval: 300ms, timeout: 300ms, rise: 1, fall: 2}}\n", memberList(app)))
 	front := freeAddr(t)
 	// HAProxy answers 200 while its check of the data port, a bare connect, is good.
 	startHAProxy(t, fmt.Sprintf(`

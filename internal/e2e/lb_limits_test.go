@@ -43,7 +43,7 @@ entrypoints:
 upstreams:
   - name: queued
     members: [{address: %q, max_conns: 2}]
-    queue: {max: 2, timeout: 2s}
+    queue: {max: 2, timeout: 5s}
   - name: unqueued
     members: [{address: %[3]q, max_conns: 1}]
 `, addr, none, app.addr))
@@ -60,7 +60,7 @@ upstreams:
 		return k
 	}
 	third, fourth := waiting(1), waiting(2)
-	if err := turnedAway("", addr, 1500*time.Millisecond); err != nil {
+	if err := turnedAway("", addr, 3*time.Second); err != nil {
 		t.Errorf("the third who would wait, where two may: %v", err)
 	}
 	one.Close()
@@ -72,7 +72,7 @@ upstreams:
 	t.Logf("a visitor who waited is served %v after another went", time.Since(begun))
 	_ = fourth.SetReadDeadline(time.Now().Add(patience)) // fails only on a closed connection
 	if line, err := fourth.lines.ReadString('\n'); err == nil || isTimeout(err) {
-		t.Errorf("the second who waited: %q %v, want the end after the queue's 2 s", line, err)
+		t.Errorf("the second who waited: %q %v, want the end after the queue's 5 s", line, err)
 	}
 	if n := app.open.Load(); n > 2 {
 		t.Errorf("the member has %d connections, want 2 at most", n)
@@ -131,7 +131,7 @@ func TestLBBackup(t *testing.T) {
 	addr := freeAddr(t)
 	b := startLB(t, oneEntrypoint(addr,
 		fmt.Sprintf("[{address: %q}, {address: %q, backup: true}, {address: %q, backup: true}]", app, one.addr, two.addr),
-		"health: {tcp: {}, interval: 200ms, timeout: 200ms, rise: 1, fall: 1}"))
+		"health: {tcp: {}, interval: 300ms, timeout: 300ms, rise: 1, fall: 2}"))
 	if n := tally(whoAnswerEach(t, 10, "tcp", "", addr)); n["app"] != 10 {
 		t.Errorf("10 connections went %v", n)
 	}
@@ -155,7 +155,7 @@ func TestLBSlowStart(t *testing.T) {
 	stays := startTCP(t, "stays", "127.0.0.1:0")
 	addr := freeAddr(t)
 	b := startLB(t, oneEntrypoint(addr, memberList(back, stays.addr),
-		"health: {tcp: {}, interval: 100ms, timeout: 100ms, rise: 1, fall: 1}", "slow_start: 5s"))
+		"health: {tcp: {}, interval: 300ms, timeout: 300ms, rise: 1, fall: 2}", "slow_start: 5s"))
 	if n := tally(whoAnswerEach(t, 40, "tcp", "", addr)); n["back"] < 15 {
 		t.Logf("at the start of the balancer itself: %v", n)
 	}
@@ -248,7 +248,7 @@ entrypoints:
     addr: %q
     routes: [{match: {source: 127.0.0.140}, upstream: bare, on_down: fallback}, {upstream: app}]
 upstreams:
-  - {name: debug, members: %s, health: {tcp: {}, interval: 100ms, timeout: 100ms, rise: 1, fall: 2}}
+  - {name: debug, members: %s, health: {tcp: {}, interval: 300ms, timeout: 300ms, rise: 1, fall: 2}}
   - {name: bare, members: %[4]s}
   - {name: app, members: %s}
 `, fail, fallback, unchecked, memberList(debug), memberList(app.addr)))
@@ -266,7 +266,7 @@ upstreams:
 		if by := whoAnswers(t, "tcp", "127.0.0.140", unchecked); by != "app" {
 			t.Errorf("fallback without a check, visitor %d: %s answers", i, by)
 		}
-		if err := turnedAway("127.0.0.140", fail, 500*time.Millisecond); err != nil {
+		if err := turnedAway("127.0.0.140", fail, answerTime); err != nil {
 			t.Errorf("fail, visitor %d: %v", i, err)
 		}
 		for _, a := range all {
@@ -274,7 +274,7 @@ upstreams:
 				t.Errorf("another source: %s answers", by)
 			}
 		}
-		lasts(t, 30*time.Millisecond)
+		lasts(t, 100*time.Millisecond)
 	}
 	againMember(t, "tcp", "debug", debug)
 	for _, a := range []string{fail, fallback} {

@@ -77,11 +77,10 @@ listen http
 	if err != nil || !strings.Contains(got, "X-Forwarded-For: 127.0.0.9\r\n") {
 		t.Errorf("a visitor of its own: got %q, %v", got, err)
 	}
-	samples := s.metrics(t)
 	for reason, want := range map[string]float64{"proxy_spoof": 2, "proxy_missing": 1} {
-		if n := sum(samples, "http_dataplane_connections_refused_total", `reason="`+reason+`"`); n != want {
-			t.Errorf("%s: counted %v, want %v", reason, n, want)
-		}
+		until(t, "the refusals are counted: "+reason, func() bool {
+			return sum(s.metrics(t), "http_dataplane_connections_refused_total", `reason="`+reason+`"`) == want
+		})
 	}
 	aws, err := hex.DecodeString("0d0a0d0a000d0a515549540a20110054030004d0b1a8f3" + "04004a" + strings.Repeat("00", 74))
 	if err != nil {
