@@ -31,7 +31,11 @@ func newFolder(root string, log *slog.Logger) (local, error) {
 	}}, nil
 }
 
-func (f folder) serve(ctx context.Context, st *mux.Stream, _ *tunnel.Open) error {
+func (f folder) serve(ctx context.Context, st *mux.Stream, _ *tunnel.Open, over func(error)) {
+	go func() { over(f.answer(ctx, st)) }()
+}
+
+func (f folder) answer(ctx context.Context, st *mux.Stream) error {
 	if err := st.Confirm(); err != nil {
 		_ = st.Reset()
 		return err

@@ -40,6 +40,7 @@ func (m *remote) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 func echoes(t testing.TB) string {
 	t.Helper()
 	return listenAnd(t, func(c *net.TCPConn) {
+		defer c.Close()
 		r := upstream.NewReader(c, 1024)
 		for {
 			p, err := r.Next()
@@ -52,7 +53,7 @@ func echoes(t testing.TB) string {
 	})
 }
 
-// listenAnd serves connections, and says where.
+// listenAnd has connections served, which serve owns, and says where.
 func listenAnd(t testing.TB, serve func(*net.TCPConn)) string {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -70,10 +71,7 @@ func listenAnd(t testing.TB, serve func(*net.TCPConn)) string {
 			if err != nil {
 				return
 			}
-			all.Go(func() {
-				defer c.Close()
-				serve(c)
-			})
+			all.Go(func() { serve(c) })
 		}
 	})
 	return ln.Addr().String()
@@ -141,7 +139,7 @@ func TestIdleConnectionCostsLittle(t *testing.T) {
 	u.Add(upstream.Placed{Member: &remote{s, name}})
 	relay := proxy.NewTCP(proxy.TCPConfig{Settings: proxy.Settings{Routes: proxy.RoutesTo(u)}, Log: quiet})
 	ctx, cancel := context.WithCancel(t.Context())
-	entry := listenAnd(t, func(c *net.TCPConn) { relay.Serve(ctx, upstream.FromTCP(c)) })
+	entry := listenAnd(t, func(c *net.TCPConn) { relay.ServeTCP(ctx, c, func() {}) })
 	t.Cleanup(cancel)
 
 	connect(t, entry, 10)
@@ -149,15 +147,15 @@ func TestIdleConnectionCostsLittle(t *testing.T) {
 	direct := connect(t, service, n)
 	plain := spent()
 	tunnelled := connect(t, entry, n)
-	awaitGoroutines(int(plain.goroutines) + 3*n) // one a side, and one of the service
+	awaitGoroutines(int(plain.goroutines) + n + 2) // those of the service, and one a side for all
 	end := spent()
 
 	both, without := end.minus(plain, n), plain.minus(start, n)
 	own := both.minus(without, 1)
 	t.Logf("both ends: %.2f goroutines, %.2f KiB of heap, %.2f KiB of stacks; visitor and service besides: %.2f, %.2f, %.2f",
 		own.goroutines, own.heap/1024, own.stacks/1024, without.goroutines, without.heap/1024, without.stacks/1024)
-	if own.goroutines > 2.5 {
-		t.Errorf("%.2f goroutines for each, want one a side", own.goroutines)
+	if own.goroutines > 0.5 {
+		t.Errorf("%.2f goroutines for each, want none", own.goroutines)
 	}
 	if got := own.heap + own.stacks; got > most && !raceEnabled() {
 		t.Errorf("%.1f KiB for each, want at most %d", got/1024, most>>10)

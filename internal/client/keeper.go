@@ -227,6 +227,7 @@ func (k *keeper) serve(ctx context.Context, s *tunnel.Session, hello tunnel.Hell
 	streams, abort := context.WithCancel(context.Background())
 	defer abort()
 	var open connections
+	over := open.wait.Done
 	accepting := make(chan struct{})
 	go func() {
 		defer close(accepting)
@@ -235,9 +236,11 @@ func (k *keeper) serve(ctx context.Context, s *tunnel.Session, hello tunnel.Hell
 			if err != nil {
 				return
 			}
-			if !open.run(func() { k.client.handle(streams, st, o) }) {
+			if !open.add() {
 				_ = st.Refuse(uint8(tunnel.GoingAway), "the client is going down")
+				continue
 			}
+			k.client.handle(streams, st, &o, over)
 		}
 	}()
 	var adding sync.WaitGroup
@@ -263,12 +266,12 @@ type connections struct {
 	closed bool
 }
 
-// run sees one connection through, unless no more are taken.
-func (c *connections) run(handle func()) bool {
+// add counts a connection, unless no more are taken.
+func (c *connections) add() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
-		c.wait.Go(handle)
+		c.wait.Add(1)
 	}
 	return !c.closed
 }

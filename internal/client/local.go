@@ -17,9 +17,10 @@ import (
 	"culvert/internal/upstream"
 )
 
-// local is what stands behind one tunnel: it takes a stream and sees it to its end.
+// local is what stands behind one tunnel: it takes a stream and sees it to its end. serve returns at once; over is called
+// when the stream is through.
 type local interface {
-	serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error
+	serve(ctx context.Context, st *mux.Stream, o *tunnel.Open, over func(error))
 }
 
 // newLocal makes the local end of a tunnel. It opens nothing.
@@ -70,18 +71,21 @@ func newService(u Upstream, tlsConfig *tls.Config) service {
 	}
 }
 
-func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open) error {
+func (s service) serve(ctx context.Context, st *mux.Stream, o *tunnel.Open, over func(error)) {
 	if o.Datagrams {
-		return s.serveDatagrams(ctx, st, o)
+		go func() { over(s.serveDatagrams(ctx, st, o)) }()
+		return
 	}
 	var place *upstream.Place
-	defer func() { place.Release() }()
-	return s.carrier.Carry(ctx, func() (a, b upstream.Conn, err error) {
+	s.carrier.Carry(ctx, func() (a, b upstream.Conn, err error) {
 		var d upstream.Dialed
 		d, err = s.dial(ctx, st, o)
 		place = d.Place
 		return st, d.Conn, err
-	}, nil)
+	}, nil, func(err error) {
+		place.Release()
+		over(err)
+	})
 }
 
 // dial connects to the service and tells the server what came of it.
@@ -154,18 +158,17 @@ func refusal(err error) tunnel.Reason {
 	}
 }
 
-// handle sees one connection through the client. Frames from here on stay on the stack for as long as the connection
-// lasts, and are small.
-func (c *Client) handle(ctx context.Context, st *mux.Stream, o tunnel.Open) { c.through(ctx, st, &o) }
-
-func (c *Client) through(ctx context.Context, st *mux.Stream, o *tunnel.Open) {
-	l, begun := c.local(st, o), time.Now()
-	if l != nil {
-		if opened := c.cfg.Watch.Opened; opened != nil {
-			opened(o)
-		}
-		c.handled(ctx, o, begun, l.serve(ctx, st, o))
+// handle sees one connection through the client. It returns at once; over is called when the connection is through.
+func (c *Client) handle(ctx context.Context, st *mux.Stream, o *tunnel.Open, over func()) {
+	l := c.local(st, o)
+	if l == nil {
+		over()
+		return
 	}
+	if opened := c.cfg.Watch.Opened; opened != nil {
+		opened(o)
+	}
+	l.serve(ctx, st, o, c.handled(ctx, o, over))
 }
 
 // local finds what stands behind the tunnel; nil if nothing does, and then the stream is refused.
@@ -178,9 +181,15 @@ func (c *Client) local(st *mux.Stream, o *tunnel.Open) local {
 	return l
 }
 
-func (c *Client) handled(ctx context.Context, o *tunnel.Open, begun time.Time, err error) {
-	if c.cfg.Log.Enabled(ctx, slog.LevelDebug) { // one of everybody's connections: asking first is cheaper
+// handled is what a connection calls that is through. One of everybody's connections holds no more for that than it must.
+func (c *Client) handled(ctx context.Context, o *tunnel.Open, over func()) func(error) {
+	if !c.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		return func(error) { over() }
+	}
+	begun := time.Now()
+	return func(err error) {
 		c.cfg.Log.Debug("connection ended", "conn", o.ID, "tunnel", o.Tunnel, "source", o.Source,
 			"after", time.Since(begun).Round(time.Microsecond), "err", err)
+		over()
 	}
 }

@@ -188,13 +188,15 @@ func (s *tcpServer) listen(e *entry) (socket, error) {
 	d.serving.Go(func() {
 		d.settled()
 		// The context is not the server's: connections outlive the start of a shutdown, until Shutdown aborts them.
-		err := ep.Run(context.Background(), func(ctx context.Context, c *net.TCPConn) {
+		err := ep.Run(context.Background(), func(ctx context.Context, c *net.TCPConn, over func()) {
 			s.total.Add(1)
 			s.open.Add(1)
-			defer s.open.Add(-1)
 			l.open.Add(1)
-			defer l.open.Add(-1)
-			s.proxy.ServeTCP(ctx, c)
+			s.proxy.ServeTCP(ctx, c, func() {
+				l.open.Add(-1)
+				s.open.Add(-1)
+				over()
+			})
 		})
 		if err != nil {
 			d.cfg.Log.Error("entrypoint failed", "entrypoint", name, "err", err)

@@ -421,7 +421,8 @@ func TestNoReceptionReadsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		done <- ln.Run(ctx, func(_ context.Context, c *net.TCPConn) {
+		done <- ln.Run(ctx, func(_ context.Context, c *net.TCPConn, over func()) {
+			defer over()
 			defer c.Close()
 			var r *Reception
 			v, err := r.Receive(c)

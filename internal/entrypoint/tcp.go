@@ -44,23 +44,25 @@ func (t *TCP) Addr() net.Addr { return t.ln.tcp.Addr() }
 // Limit changes who may connect, and how many connections may be open, for those to come.
 func (t *TCP) Limit(allow []netip.Prefix, maxConns int) { t.ln.limits.Store(&limits{allow, maxConns}) }
 
-// Run hands each connection to a goroutine of its own; handle owns it. When ctx ends or Close is called, no more are
-// accepted, and Run returns nil once all handlers have. Their context outlives ctx, so that open connections may end in
-// peace; Abort ends it.
-func (t *TCP) Run(ctx context.Context, handle func(context.Context, *net.TCPConn)) error {
+// Run hands each connection to handle, which owns it, returns at once, and has over called once when it is closed. When
+// ctx ends or Close is called, no more are accepted, and Run returns nil once all are over. The context that handle gets
+// outlives ctx, so that open connections may end in peace; Abort ends it.
+func (t *TCP) Run(ctx context.Context, handle func(_ context.Context, _ *net.TCPConn, over func())) error {
 	handling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	t.onAbort(cancel)
 	defer context.AfterFunc(ctx, func() { _ = t.Close() })()
-	var handlers sync.WaitGroup
+	var open sync.WaitGroup
+	over := func() {
+		t.ln.release()
+		open.Done()
+	}
 	err := t.accept(func(c *net.TCPConn) {
-		handlers.Go(func() {
-			defer t.ln.release()
-			handle(handling, c)
-		})
+		open.Add(1)
+		handle(handling, c, over)
 	})
 	_ = t.Close()
-	handlers.Wait()
+	open.Wait()
 	return err
 }
 

@@ -31,11 +31,14 @@ func run(t *testing.T, cfg Config) *running {
 	ctx, stop := context.WithCancel(t.Context())
 	r := &running{ep, stop, make(chan error, 100), make(chan error, 1)}
 	go func() {
-		r.done <- ep.Run(ctx, func(ctx context.Context, c *net.TCPConn) {
-			defer c.Close()
-			defer context.AfterFunc(ctx, func() { c.Close() })()
-			_, err := io.Copy(c, struct{ io.Reader }{c})
-			r.handled <- err
+		r.done <- ep.Run(ctx, func(ctx context.Context, c *net.TCPConn, over func()) {
+			go func() {
+				defer over()
+				defer c.Close()
+				defer context.AfterFunc(ctx, func() { c.Close() })()
+				_, err := io.Copy(c, struct{ io.Reader }{c})
+				r.handled <- err
+			}()
 		})
 	}()
 	t.Cleanup(func() { // with the context of the test
@@ -88,7 +91,7 @@ func TestTCPLimitsOpenConnections(t *testing.T) {
 	wantRefused(t, r.Addr())
 	a.Close()
 	<-r.handled
-	for { // the place is free when the handler has returned
+	for { // the place is free when the connection is over
 		c, err := net.Dial("tcp", r.Addr().String())
 		if err != nil {
 			continue

@@ -39,7 +39,9 @@ type direction struct {
 	bytes  int64  // that moved
 	weight int    // bytes of the large ones among the last
 	unfit  bool   // for a pipe
-	over   bool   // of who waits for that goroutine, too
+	over   bool
+
+	asleep uint64 // of the sleepers: its name among them
 }
 
 // share has somebody else see one direction to its end, and gives the other one.
@@ -52,59 +54,48 @@ func (r *relay) share() *direction {
 		r.in.push(p)
 		return &r.out
 	}
-	r.other.Add(1)
-	r.hands.start(r.out.whole)
+	r.hands.start(r.out.run)
 	return &r.in
 }
 
 // push has the source see the direction to its end.
-func (d *direction) push(src pusher) {
-	d.relay.other.Add(1)
-	src.Push(d.dst, d.moved, d.pushed)
-}
+func (d *direction) push(src pusher) { src.Push(d.dst, d.moved, d.pushed) }
 
 // pushed is called when the source has seen the direction to its end, in a goroutine of the source.
 func (d *direction) pushed(readErr, writeErr error) {
-	if isSocket(d.dst) && d.end(readErr, writeErr) {
-		d.relay.other.Done()
-		return
-	}
-	go func() { // an end over TLS and a reset may wait for others, which the source's goroutine must not
-		defer d.relay.other.Done()
-		if isSocket(d.dst) || !d.end(readErr, writeErr) {
+	ended := isSocket(d.dst) && d.end(readErr, writeErr)
+	d.relay.hands.start(func() { // an end over TLS and a reset may wait for others, which the source's goroutine must not
+		if !ended && (isSocket(d.dst) || !d.end(readErr, writeErr)) {
 			d.relay.reset()
 		}
-	}()
+		d.relay.wayOver()
+	})
 }
 
-// pass sees the direction to its end. It waits in this goroutine, whose stack stays small, and has what comes copied in
-// another one, which ends when nothing has moved for a while.
-func (d *direction) pass() {
-	for !d.over {
-		_ = upstream.Await(d.src) // an error comes again
-		d.relay.hands.do(d.attend)
-	}
-}
-
-// How long nothing moves before the goroutine that copies ends, and its stack with it: the shorter time at first, because
-// many connections are made and then idle, and twice as long each time that something has moved.
+// How long nothing moves before no goroutine waits for the direction any more: the shorter time at first, because many
+// connections are made and then idle, and twice as long each time that something has moved.
 const (
 	dozeSoon = 50 * time.Millisecond
 	dozeLate = 800 * time.Millisecond
 )
 
-// whole sees the direction to its end: in this goroutine while something moves, then in one with a small stack.
-func (d *direction) whole() {
+// run sees the direction to its end, or has it sleep when nothing has moved for a while.
+func (d *direction) run() {
 	d.attend()
 	if d.over {
-		d.relay.other.Done()
+		d.relay.wayOver()
 		return
 	}
-	go func() {
-		defer d.relay.other.Done()
-		d.pass()
-	}()
+	if !d.relay.hands.sleepers.put(d) {
+		go func() {
+			_ = upstream.Await(d.src) // an error comes again
+			d.wake()
+		}()
+	}
 }
+
+// wake has a direction that slept go on.
+func (d *direction) wake() { d.relay.hands.start(d.run) }
 
 // attend copies until the direction is over, or until nothing has moved for a while.
 func (d *direction) attend() {

@@ -36,14 +36,15 @@ func TestRelayBeginsWithWhatWasRead(t *testing.T) {
 			eachWay(t, func(t *testing.T, w way) {
 				visitor, a := pair(t)
 				b, service := pair(t)
-				r := relay{halfClosed: time.Minute, first: []byte(tt.first), firstErr: tt.ended}
 				done := make(chan error, 1)
-				go func() {
-					done <- r.run(t.Context(), func() bool {
-						r.join(w.a(upstream.FromTCP(a)), w.b(upstream.FromTCP(b)))
-						return true
-					})
-				}()
+				r := relay{
+					hands: new(hands), halfClosed: time.Minute, first: []byte(tt.first), firstErr: tt.ended,
+					over: func(err error) { done <- err },
+				}
+				r.carry(t.Context(), func() bool {
+					r.join(w.a(upstream.FromTCP(a)), w.b(upstream.FromTCP(b)))
+					return true
+				})
 				_, _ = io.WriteString(visitor, tt.rest) // fails if the relay has failed
 				_ = visitor.CloseWrite()
 				p, err := io.ReadAll(service)
@@ -101,8 +102,7 @@ func TestTheGoroutineOfAStreamIsNotHeld(t *testing.T) {
 			b, service := pair(t)
 			w := watched{pumped{upstream.FromTCP(b)}, make(chan struct{})}
 			slow := slowToEnd{upstream.FromTCP(a), make(chan struct{})}
-			done := make(chan error, 1)
-			go func() { done <- Relay(t.Context(), slow, w, nil) }()
+			done := between(t.Context(), new(Carrier), slow, w, nil)
 			tt.ends(service)
 			<-w.returned
 			close(slow.goOn)
@@ -137,11 +137,10 @@ func TestIdleRelayCostsLittle(t *testing.T) {
 	for _, tt := range []struct {
 		way        way
 		directions int // in which something moves
-		goroutines int
 		kib        float64
 	}{
-		{way{"sockets", socket, socket}, 2, 2, 8},
-		{way{"a socket and a stream", socket, func(c upstream.Conn) upstream.Conn { return &silent{Conn: c} }}, 1, 1, 4},
+		{way{"sockets", socket, socket}, 2, 3},
+		{way{"a socket and a stream", socket, func(c upstream.Conn) upstream.Conn { return &silent{Conn: c} }}, 1, 2},
 	} {
 		t.Run(tt.way.name, func(t *testing.T) {
 			const n = 200
@@ -154,25 +153,28 @@ func TestIdleRelayCostsLittle(t *testing.T) {
 				say(t, service, "hello")
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			done, moved := make(chan error, n), make(chan int, 2*n)
+			var c Carrier
+			var done []chan error
+			moved := make(chan int, 2*n)
 			before := spent()
 			for _, s := range sides {
-				go func() { done <- Relay(ctx, s[0], s[1], func(_ Direction, n int) { moved <- n }) }()
+				done = append(done, between(ctx, &c, s[0], s[1], func(_ Direction, n int) { moved <- n }))
 			}
 			for range n * tt.directions {
 				<-moved
 			}
-			awaitGoroutines(before.goroutines + n*tt.goroutines)
+			const sleepers = 1 // a goroutine for all
+			awaitGoroutines(before.goroutines + sleepers)
 			after := spent()
 			goroutines := float64(after.goroutines-before.goroutines) / n
 			kib := float64(after.bytes-before.bytes) / n / 1024
 			t.Logf("%.2f goroutines and %.1f KiB, of these %.1f of stacks", goroutines, kib, float64(after.stacks-before.stacks)/n/1024)
-			if goroutines > float64(tt.goroutines)+0.1 || kib > tt.kib && !raceEnabled() {
-				t.Errorf("%.2f goroutines and %.1f KiB for each, want %d and %.0f", goroutines, kib, tt.goroutines, tt.kib)
+			if after.goroutines > before.goroutines+sleepers || kib > tt.kib && !raceEnabled() {
+				t.Errorf("%.2f goroutines and %.1f KiB for each, want none and %.0f", goroutines, kib, tt.kib)
 			}
 			cancel()
-			for range n {
-				<-done
+			for _, d := range done {
+				<-d
 			}
 		})
 	}

@@ -7,65 +7,40 @@ import (
 
 // hands is goroutines that do one thing after the other, so that a stack which has grown to what a dial or a write through
 // TLS needs is used again: growing it costs more than all else that a new goroutine does. Who has nothing to do for a while
-// ends. The zero value is ready for use, and safe for concurrent use; a nil *hands keeps nobody.
+// ends. The zero value is ready for use, and safe for concurrent use.
 //
-// With them come the pipes that heavy directions borrow.
+// With them come the pipes that heavy directions borrow, and those directions that sleep.
 type hands struct {
-	pipes pipes
+	pipes    pipes
+	sleepers sleepers
 
 	mu       sync.Mutex
-	idle     []chan *task // who was busy last is last
-	spare    int          // how many of them were idle all the time since the last dismissal
-	sweeping bool         // a dismissal is to come
-}
-
-type task struct {
-	do   func()
-	done sync.WaitGroup
+	idle     []chan func() // who was busy last is last
+	spare    int           // how many of them were idle all the time since the last dismissal
+	sweeping bool          // a dismissal is to come
 }
 
 // spareTime is how long, at least, a goroutine without anything to do is kept.
 const spareTime = 100 * time.Millisecond
 
-// do has a goroutine do something and waits for it.
-func (h *hands) do(what func()) {
-	t := &task{do: what}
-	t.done.Add(1)
-	h.give(t)
-	t.done.Wait()
-}
-
 // start has a goroutine do something and does not wait for it.
-func (h *hands) start(what func()) {
-	t := &task{do: what}
-	t.done.Add(1)
-	h.give(t)
-}
-
-func (h *hands) give(t *task) {
+func (h *hands) start(do func()) {
 	if next := h.take(); next != nil {
-		next <- t
+		next <- do
 	} else {
-		go h.work(t)
+		go h.work(do)
 	}
 }
 
-func (h *hands) work(t *task) {
-	next := make(chan *task, 1)
-	for ; t != nil; t = <-next {
-		t.do()
-		kept := h.keep(next) // before the caller goes on, who may be next
-		t.done.Done()
-		if !kept {
-			return
-		}
+func (h *hands) work(do func()) {
+	next := make(chan func(), 1)
+	for ; do != nil; do = <-next {
+		do()
+		h.keep(next)
 	}
 }
 
-func (h *hands) take() (next chan *task) {
-	if h == nil {
-		return nil
-	}
+func (h *hands) take() (next chan func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	last := len(h.idle) - 1
@@ -78,10 +53,7 @@ func (h *hands) take() (next chan *task) {
 	return next
 }
 
-func (h *hands) keep(next chan *task) bool {
-	if h == nil {
-		return false
-	}
+func (h *hands) keep(next chan func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.idle = append(h.idle, next)
@@ -89,7 +61,6 @@ func (h *hands) keep(next chan *task) bool {
 		h.sweeping = true
 		time.AfterFunc(spareTime, h.dismiss)
 	}
-	return true
 }
 
 // dismiss ends those that had nothing to do since the last time.

@@ -28,36 +28,27 @@ const (
 // halfClosedTimeout is how long the second direction may stand still after the first has ended.
 const halfClosedTimeout = 10 * time.Minute
 
-// Relay copies between a visitor's side a and a service's side b, both ways, until both directions have ended, and
-// closes both. It owns a and b from the call on, and nothing of it is left when it returns.
-//
-// The end of one direction is passed on, and the other one goes on. An abort of either side, a second direction that
-// stands still for ten minutes, and the end of the context abort both sides; then Relay returns the reason. A side that
-// no longer listens is still heard to its end, because an early answer belongs to the visitor; then both are aborted.
-//
-// While nothing moves it costs no buffer where a connection gives its descriptor, and with a stream that copies by itself
-// (pusher, puller) on one side no goroutine but the caller's, which keeps the small stack that it began with.
-//
-// count, if not nil, is called with the number of bytes of each write, from two goroutines.
-func Relay(ctx context.Context, a, b upstream.Conn, count func(Direction, int)) error {
-	return carry(ctx, nil, func() (upstream.Conn, upstream.Conn, error) { return a, b, nil }, count)
-}
-
 // Carrier relays for many connections. The zero value is ready for use, and safe for concurrent use. It must not be copied.
 type Carrier struct{ hands hands }
 
-// Carry is Relay between two sides that connect makes. An error of connect is returned, and nothing is done then. It runs
-// connect in another goroutine, because what a dial needs of the stack would be held for as long as the caller's lives.
-func (c *Carrier) Carry(ctx context.Context, connect Connect, count func(Direction, int)) error {
-	return carry(ctx, &c.hands, connect, count)
-}
-
-// Connect makes the two sides of a relay.
+// Connect makes the two sides of a relay: a is the visitor's, b the service's.
 type Connect = func() (a, b upstream.Conn, err error)
 
-func carry(ctx context.Context, h *hands, connect Connect, count func(Direction, int)) error {
-	r := &relay{hands: h, count: count, halfClosed: halfClosedTimeout}
-	return r.run(ctx, func() bool {
+// Carry copies between two sides that connect makes, both ways, until both directions have ended, and closes both, which it
+// owns. It returns at once; over is called when nothing of the relay is left, with the reason if that was no orderly end.
+// An error of connect is such a reason.
+//
+// The end of one direction is passed on, and the other one goes on. An abort of either side, a second direction that
+// stands still for ten minutes, and the end of the context abort both sides. A side that no longer listens is still heard to
+// its end, because an early answer belongs to the visitor; then both are aborted.
+//
+// While nothing moves it costs neither a goroutine nor a buffer where connections give their descriptors or copy by
+// themselves (pusher, puller).
+//
+// count, if not nil, is called with the number of bytes of each write, from two goroutines.
+func (c *Carrier) Carry(ctx context.Context, connect Connect, count func(Direction, int), over func(error)) {
+	r := &relay{hands: &c.hands, count: count, halfClosed: halfClosedTimeout, over: over}
+	r.carry(ctx, func() bool {
 		a, b, err := connect()
 		if err != nil {
 			r.fail(err)
@@ -71,18 +62,19 @@ func carry(ctx context.Context, h *hands, connect Connect, count func(Direction,
 type relay struct {
 	a, b       upstream.Conn
 	in, out    direction
-	mine       *direction // the one that the caller's goroutine sees to its end
-	first      []byte     // what was read of a already, and how that ended
+	first      []byte // what was read of a already, and how that ended
 	firstErr   error
 	guard      *upstream.Watch // looks at what the visitor says next; nil: nothing need be looked at
 	count      func(Direction, int)
 	halfClosed time.Duration
 	idle       idleWatch
 
-	hands *hands                     // for what needs more stack than the caller's goroutine is to have
-	stop  func() bool                // no longer watches the context
-	still atomic.Pointer[time.Timer] // runs once a direction has ended, starts anew with every write
-	other sync.WaitGroup             // all that is not mine
+	hands    *hands
+	over     func(error)                // called when nothing of the relay is left
+	ways     atomic.Int32               // directions that are not over
+	stop     func() bool                // no longer watches the context
+	watching sync.WaitGroup             // what the end of the context does
+	still    atomic.Pointer[time.Timer] // runs once a direction has ended, starts anew with every write
 
 	mu     sync.Mutex
 	err    error // the first failure
@@ -126,51 +118,51 @@ func (r *relay) join(a, b upstream.Conn) {
 	r.out = direction{relay: r, dst: a, src: b, way: Out}
 }
 
-// run relays between what begin has joined, unless that says that there is nothing to join.
-func (r *relay) run(ctx context.Context, begin func() bool) error {
-	r.hands.do(func() {
-		if begin() {
-			r.stop = r.watch(ctx)
-			r.idle.start(r)
-			r.mine = r.share()
-			r.mine.attend()
+// carry relays between what begin joins, unless that says that there is nothing to join.
+func (r *relay) carry(ctx context.Context, begin func() bool) {
+	r.hands.start(func() {
+		if !begin() {
+			r.over(r.failure())
+			return
 		}
+		r.ways.Store(2)
+		r.stop = r.watch(ctx)
+		r.idle.start(r)
+		r.share().run()
 	})
-	if r.mine == nil {
-		return r.failure()
-	}
-	r.mine.pass()
-	return r.close()
 }
 
-// watch has the end of the context reset both sides. It counts as other until it is stopped.
+// watch has the end of the context reset both sides.
 func (r *relay) watch(ctx context.Context) (stop func() bool) {
-	r.other.Add(1)
+	r.watching.Add(1)
 	return context.AfterFunc(ctx, func() {
-		defer r.other.Done()
+		defer r.watching.Done()
 		r.note(endServer, context.Cause(ctx))
 		r.fail(context.Cause(ctx))
 		r.reset()
 	})
 }
 
-// close waits for the other direction and ends what is left.
-func (r *relay) close() error {
-	if r.stop() {
-		r.other.Done()
+// wayOver says that a direction is over. The second one ends what is left.
+func (r *relay) wayOver() {
+	if r.ways.Add(-1) > 0 {
+		return
 	}
-	r.other.Wait()
+	if !r.stop() {
+		r.watching.Wait()
+	}
 	if t := r.still.Load(); t != nil {
 		t.Stop()
 	}
 	r.idle.stop()
-	if err := r.failure(); err != nil {
+	err := r.failure()
+	if err != nil {
 		r.reset()
-		return err
+	} else {
+		_ = r.a.Close()
+		_ = r.b.Close()
 	}
-	_ = r.a.Close()
-	_ = r.b.Close()
-	return nil
+	r.over(err)
 }
 
 // countDown bounds the time that the second direction may stand still, once the first has ended.
@@ -208,4 +200,6 @@ func (r *relay) fail(err error) {
 func (r *relay) reset() {
 	_ = r.a.Reset()
 	_ = r.b.Reset()
+	r.hands.sleepers.rouse(&r.in)
+	r.hands.sleepers.rouse(&r.out)
 }

@@ -25,13 +25,18 @@ type joined struct {
 func (w way) join(t testing.TB, ctx context.Context) *joined {
 	visitor, a := pair(t)
 	b, service := pair(t)
-	j := &joined{visitor: visitor, service: service, done: make(chan error, 1)}
-	go func() {
-		j.done <- Relay(ctx, w.a(upstream.FromTCP(a)), w.b(upstream.FromTCP(b)), func(d Direction, n int) {
-			map[Direction]*atomic.Int64{In: &j.in, Out: &j.out}[d].Add(int64(n))
-		})
-	}()
+	j := &joined{visitor: visitor, service: service}
+	j.done = between(ctx, new(Carrier), w.a(upstream.FromTCP(a)), w.b(upstream.FromTCP(b)), func(d Direction, n int) {
+		map[Direction]*atomic.Int64{In: &j.in, Out: &j.out}[d].Add(int64(n))
+	})
 	return j
+}
+
+// between has a Carrier relay, and gives what came of it.
+func between(ctx context.Context, c *Carrier, a, b upstream.Conn, count func(Direction, int)) chan error {
+	done := make(chan error, 1)
+	c.Carry(ctx, func() (_, _ upstream.Conn, _ error) { return a, b, nil }, count, func(err error) { done <- err })
+	return done
 }
 
 // pumped is a Conn that copies by itself, as a stream of a session does.
@@ -290,8 +295,7 @@ func TestHalfClosedAndStillIsReset(t *testing.T) {
 		visitor, a := memoryPair()
 		b, service := memoryPair()
 		start := time.Now()
-		done := make(chan error, 1)
-		go func() { done <- Relay(t.Context(), a, b, nil) }()
+		done := between(t.Context(), new(Carrier), a, b, nil)
 		_ = visitor.CloseWrite()
 		if _, err := service.Read(make([]byte, 1)); err != io.EOF {
 			t.Fatalf("the service read %v, want EOF", err)
@@ -310,6 +314,7 @@ func TestHalfClosedAndStillIsReset(t *testing.T) {
 		if took := time.Since(start); took != 19*time.Minute {
 			t.Errorf("it took %v, want 19m", took)
 		}
+		time.Sleep(time.Second) // the goroutines that are kept for others end
 	})
 }
 
@@ -317,8 +322,7 @@ func TestIdleConnectionIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		visitor, a := memoryPair()
 		b, service := memoryPair()
-		done := make(chan error, 1)
-		go func() { done <- Relay(t.Context(), a, b, nil) }()
+		done := between(t.Context(), new(Carrier), a, b, nil)
 		time.Sleep(1000 * time.Hour)
 		go func() { _, _ = visitor.Write([]byte("x")) }()
 		if _, err := io.ReadFull(service, make([]byte, 1)); err != nil {
@@ -329,14 +333,14 @@ func TestIdleConnectionIsLeftAlone(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("relay gave %v", err)
 		}
+		time.Sleep(time.Second) // the goroutines that are kept for others end
 	})
 }
 
 func BenchmarkRelayEcho(b *testing.B) {
 	visitor, a := pair(b)
 	c, far := pair(b)
-	done := make(chan error, 1)
-	go func() { done <- Relay(b.Context(), upstream.FromTCP(a), upstream.FromTCP(c), func(Direction, int) {}) }()
+	done := between(b.Context(), new(Carrier), upstream.FromTCP(a), upstream.FromTCP(c), func(Direction, int) {})
 	go echo(far)
 	msg := make([]byte, 512)
 	b.ReportAllocs()

@@ -29,7 +29,7 @@ func (d *direction) weigh(n int) {
 
 // heavy says whether the direction is to go through a pipe.
 func (d *direction) heavy() bool {
-	return nowait.Splices && d.weight >= heavyAfter && !d.unfit && d.relay.hands != nil
+	return nowait.Splices && d.weight >= heavyAfter && !d.unfit
 }
 
 // splice moves what comes through a pipe until the direction is over, or until that is not worth it any more or cannot be

@@ -119,16 +119,23 @@ type settings struct {
 // Usable has visitors that wait for a member look again.
 func (t *TCP) Usable() { t.usable.all() }
 
-// Serve sees one visitor through: it owns the connection and returns when it is closed. A visitor that gets no service
-// gets a reset, never an end of data, which would look like an answer. The end of the context resets both sides.
+// ServeTCP sees one visitor through, from the connection as it was accepted, which it owns. It returns at once and calls over
+// when the connection is closed. A visitor that gets no service gets a reset, never an end of data, which would look like an
+// answer. The end of the context resets both sides.
 //
-// It costs what Relay costs while nothing moves.
-func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) { t.serve(ctx, nil, visitor) }
+// It costs what a Carrier's connections cost while nothing moves.
+func (t *TCP) ServeTCP(ctx context.Context, c *net.TCPConn, over func()) {
+	t.serve(ctx, c, upstream.FromTCP(c), over)
+}
 
-// ServeTCP is Serve for a connection as it was accepted, which is received first.
-func (t *TCP) ServeTCP(ctx context.Context, c *net.TCPConn) { t.serve(ctx, c, upstream.FromTCP(c)) }
+// Serve is ServeTCP for a connection of any kind, which is not received. It returns when that is closed.
+func (t *TCP) Serve(ctx context.Context, visitor upstream.Conn) {
+	over := make(chan struct{})
+	t.serve(ctx, nil, visitor, func() { close(over) })
+	<-over
+}
 
-func (t *TCP) serve(ctx context.Context, accepted *net.TCPConn, visitor upstream.Conn) {
+func (t *TCP) serve(ctx context.Context, accepted *net.TCPConn, visitor upstream.Conn, over func()) {
 	s := t.settings.Load()
 	s.port.begun()
 	s.Counts.Begun()
@@ -136,10 +143,13 @@ func (t *TCP) serve(ctx context.Context, accepted *net.TCPConn, visitor upstream
 		tcp: t, settings: s, accepted: accepted, visitor: visitor, start: time.Now(), roll: rand.Uint32(),
 		relay: relay{hands: &t.hands, count: s.count, halfClosed: s.HalfClosedTimeout, idle: idleWatch{after: s.IdleTimeout}},
 	}
-	err := p.run(ctx, func() bool { return p.connect(ctx) })
-	p.over(ctx, err)
-	s.port.ended()
-	s.Counts.Ended()
+	p.relay.over = func(err error) {
+		p.closed(ctx, err)
+		s.port.ended()
+		s.Counts.Ended()
+		over()
+	}
+	p.carry(ctx, func() bool { return p.connect(ctx) })
 }
 
 // passage is a connection that has a service, or is to have one.
@@ -372,8 +382,8 @@ func (p *passage) opened(ctx context.Context) {
 // member is the name of who serves the visitor.
 func (p *passage) member() string { return p.dialed.Place.Member().Name() }
 
-// over puts down how a connection ended, and gives its place back.
-func (p *passage) over(ctx context.Context, err error) {
+// closed puts down how a connection ended, and gives its place back.
+func (p *passage) closed(ctx context.Context, err error) {
 	if p.dialed.Place == nil {
 		return
 	}

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"io"
+	"os"
+	"runtime"
+	"testing"
+
+	"culvert/internal/upstream"
+)
+
+func (s *sleepers) waits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.epoll != nil
+}
+
+// TestNobodySleepsNobodyWaits has the epoll, and with it the goroutine, go when the last sleeper does.
+func TestNobodySleepsNobodyWaits(t *testing.T) {
+	slept := make(chan struct{}, 100)
+	var c Carrier
+	for range 2 { // opened anew
+		visitor, a := pair(t)
+		b, service := pair(t)
+		done := between(t.Context(), &c, drowsy{upstream.FromTCP(a), slept}, drowsy{upstream.FromTCP(b), slept}, nil)
+		<-slept
+		<-slept
+		for !c.hands.sleepers.waits() { // each is about to
+			runtime.Gosched()
+		}
+		visitor.Close()
+		service.Close()
+		<-done
+		if c.hands.sleepers.waits() {
+			t.Error("somebody waits for nobody")
+		}
+	}
+}
+
+// TestWhoCannotSleepWakesUp has the kernel not take a sleeper.
+func TestWhoCannotSleepWakesUp(t *testing.T) {
+	visitor, a := pair(t)
+	b, service := pair(t)
+	slept := make(chan struct{}, 100)
+	broken, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broken.Close()
+	var c Carrier
+	c.hands.sleepers = sleepers{asleep: map[uint64]*direction{}, epoll: broken, fd: -1}
+	done := between(t.Context(), &c, drowsy{upstream.FromTCP(a), slept}, pumped{upstream.FromTCP(b)}, nil)
+	<-slept
+	say(t, visitor, "hello")
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(service, got); err != nil || string(got) != "hello" {
+		t.Errorf("read %q, %v, want hello", got, err)
+	}
+	visitor.Close()
+	service.Close()
+	<-done
+}
