@@ -7,12 +7,10 @@ package balancer
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"math/bits"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Policy names the way in which an order is made. The zero Policy is RoundRobin.
@@ -29,21 +27,6 @@ const (
 
 // Policies lists all policies.
 func Policies() []Policy { return []Policy{RoundRobin, LeastConn, RandomTwo, SourceHash, First} }
-
-// ParsePolicy is the policy of that name; "" is RoundRobin.
-func ParsePolicy(name string) (Policy, error) {
-	if name == "" {
-		return RoundRobin, nil
-	}
-	if p := Policy(name); slices.Contains(Policies(), p) {
-		return p, nil
-	}
-	var known []string
-	for _, p := range Policies() {
-		known = append(known, string(p))
-	}
-	return "", fmt.Errorf("%q is not a balancing policy: use %s", name, strings.Join(known, ", "))
-}
 
 // Candidate is what a policy is told of one candidate.
 type Candidate struct {

@@ -44,21 +44,6 @@ func firsts(p Policy, c []Candidate, turns int) string {
 	return s.String()
 }
 
-func TestParsePolicy(t *testing.T) {
-	for _, p := range Policies() {
-		if got, err := ParsePolicy(string(p)); got != p || err != nil {
-			t.Errorf("%s became %q, %v", p, got, err)
-		}
-	}
-	if got, err := ParsePolicy(""); got != RoundRobin || err != nil {
-		t.Errorf("no name became %q, %v", got, err)
-	}
-	_, err := ParsePolicy("leastconn")
-	if want := `"leastconn" is not a balancing policy: use round_robin, least_conn, random_two, source_hash, first`; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
-}
-
 func TestRoundRobinSpreadsByWeight(t *testing.T) {
 	for _, tt := range []struct {
 		weights []uint32

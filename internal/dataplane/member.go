@@ -21,25 +21,34 @@ type staticMember struct {
 	stop    context.CancelFunc
 }
 
-// addStatic makes a member of the file and starts its check. One that takes the place of a member that is down gets no visitors
-// before its own check has found it up.
-func (p *pool) addStatic(m plan.Member, rank int, down bool) *staticMember {
+// newStatic makes a member of the file.
+func (p *pool) newStatic(m plan.Member, rank int) *staticMember {
 	network, address := m.Network()
-	s := &staticMember{
+	return &staticMember{
 		pool: p, plan: m, rank: rank, stop: func() {},
 		member: upstream.NewStatic(upstream.StaticConfig{
 			Name: m.Name, Network: network, Address: address, ConnectTimeout: p.file.Connect.Timeout,
 			ProxyProtocol: p.file.ProxyProtocol.Emission(),
 		}),
 	}
-	placed := s.placed()
+}
+
+// addStatic adds members of the file and starts their checks. One that takes the place of a member that is down gets no visitors
+// before its own check has found it up.
+func (p *pool) addStatic(fresh []*staticMember, down map[string]bool) {
 	c, checked := p.file.Check()
-	placed.Down = down && checked
-	p.upstream.Add(placed)
-	if checked {
-		s.check(c)
+	all := make([]upstream.Placed, len(fresh))
+	for i, s := range fresh {
+		p.static[s.plan.Address] = s
+		all[i] = s.placed()
+		all[i].Down = checked && down[s.plan.Address]
 	}
-	return s
+	p.upstream.Add(all...)
+	if checked {
+		for _, s := range fresh {
+			s.check(c)
+		}
+	}
 }
 
 func (s *staticMember) placed() upstream.Placed {
@@ -54,11 +63,6 @@ func (s *staticMember) change(m plan.Member, rank int) {
 		s.plan, s.rank = m, rank
 		s.pool.upstream.Update(s.placed())
 	}
-}
-
-func (s *staticMember) remove() {
-	s.stop()
-	s.pool.upstream.Remove(s.member)
 }
 
 // check starts the member's check.

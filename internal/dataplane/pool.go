@@ -89,26 +89,29 @@ func (p *pool) set(file *plan.Upstream) {
 	}
 	sameDial := before != nil && file != nil && before.SameDial(*file)
 	down := p.foundDown()
-	var gone []*staticMember
+	var gone []upstream.Member
 	for address, m := range p.static {
 		if names[address] != m.plan.Name || !sameDial { // no name is empty
-			gone = append(gone, m)
+			gone = append(gone, m.member)
+			m.stop()
 			delete(p.static, address)
 		}
 	}
+	var fresh []*staticMember
 	for rank, w := range want {
 		switch m := p.static[w.Address]; {
 		case w.Address == "": // its clients come with offerings
 		case m == nil:
-			p.static[w.Address] = p.addStatic(w, rank, down[w.Address])
+			fresh = append(fresh, p.newStatic(w, rank))
 		default:
 			m.change(w, rank)
 		}
 	}
-	p.setOffered()
-	for _, m := range gone {
-		m.remove()
+	if len(fresh) > 0 {
+		p.addStatic(fresh, down)
 	}
+	p.setOffered()
+	p.upstream.Remove(gone...)
 }
 
 // foundDown are the addresses of members that their check has found down.

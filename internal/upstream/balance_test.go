@@ -138,8 +138,8 @@ func TestHandsOnWeights(t *testing.T) {
 	if !u.Usable() {
 		t.Error("the upstream is not usable with one of two at 0")
 	}
-	if p := state(u, "b"); p.Weight != 0 || p.Eligible || p.Usable {
-		t.Errorf("b is %+v, want it at weight 0 and not eligible", p)
+	if p := state(u, "b"); p.Weight != 0 || p.Usable {
+		t.Errorf("b is %+v, want it at weight 0 and not usable", p)
 	}
 	_ = u.SetWeight("a", 0)
 	if u.Usable() || visits(t, u, 1) != "-" {
@@ -183,7 +183,7 @@ func TestDrain(t *testing.T) {
 	if got := visits(t, u, 3); got != "bbb" {
 		t.Errorf("visitors at %s, want none at the drained one", got)
 	}
-	if p := state(u, "a"); p.Open != 1 || !p.Draining || p.Eligible {
+	if p := state(u, "a"); p.Open != 1 || !p.Draining || p.Usable {
 		t.Errorf("a is %+v, want it draining with its connection", p)
 	}
 	open.Place.Release()

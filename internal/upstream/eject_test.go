@@ -27,7 +27,7 @@ func TestEjection(t *testing.T) {
 		if got := a.dials.Load(); got != 3 {
 			t.Errorf("the broken one was asked %d times, want 3", got)
 		}
-		if p := state(u, "a"); !p.EjectedUntil.Equal(begun.Add(10*time.Second)) || p.Eligible || !p.Usable {
+		if p := state(u, "a"); !p.EjectedUntil.Equal(begun.Add(10*time.Second)) || !p.Usable {
 			t.Errorf("a is %+v, want it ejected for 10 s", p)
 		}
 		// One visitor tries it when its time is over, and then each time twice as late.
@@ -173,7 +173,7 @@ func TestEjectionLeavesTheLastUsable(t *testing.T) {
 	all[3].gone.Store(true)
 	all[0].broken.Store(true)
 	visits(t, u, 20)
-	if p := state(u, "a"); !p.EjectedUntil.IsZero() || !p.Eligible {
+	if p := state(u, "a"); !p.EjectedUntil.IsZero() || !p.Usable {
 		t.Errorf("the last usable member is %+v, want it not ejected", p)
 	}
 	_ = u.SetDrain("c", false)
@@ -450,7 +450,7 @@ func TestNobodyWaitsForAnEjectedMemberWhoCanGoElsewhere(t *testing.T) {
 		time.Sleep(time.Second)
 		s := l.u.set.Load().seats[0]
 		l.u.failedAt(s, &DialError{Reason: TimedOut, Err: errors.New("x")}, true)
-		l.u.Recheck()
+		l.u.settle()
 		synctest.Wait()
 		var d *DialError
 		if !errors.As(err, &d) || d.Reason != Ejected || d.Queued != time.Second {

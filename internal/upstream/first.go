@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// MaxFirst is the most that a First reads.
-const MaxFirst = MaxRead
-
 // First is the first bytes of a visitor, read once while the connection to a service is being made and held until it
 // is certain which service gets them. While the visitor says nothing it holds no buffer, and once there is something
 // just what was said.
@@ -40,7 +37,7 @@ type Begun struct {
 	Hold time.Duration
 }
 
-// ReadFirst starts the one read of conn, of at most limit and MaxFirst bytes, unless there is something of before. What is
+// ReadFirst starts the one read of conn, of at most limit and MaxRead bytes, unless there is something of before. What is
 // there already is read at once; otherwise a goroutine waits for it, which ends with the read or by Stop.
 //
 // With a guard it reads on while that is not certain. What the guard says against the visitor is the First's error.

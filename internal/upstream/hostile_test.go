@@ -49,7 +49,7 @@ func TestOnUsable(t *testing.T) {
 	_ = u.SetWeight("b", 1)
 	want("and 1", true)
 	b.gone.Store(true)
-	u.Recheck()
+	u.settle()
 	want("it is gone by its own word", false)
 	b.gone.Store(false)
 	visits(t, u, 1)
@@ -184,7 +184,7 @@ func everythingAtOnce(t *testing.T, p balancer.Policy) {
 					n.broken.Store(rand.IntN(2) == 0)
 				case 7:
 					n.gone.Store(rand.IntN(2) == 0)
-					u.Recheck()
+					u.settle()
 				case 8:
 					u.Places()
 					u.Reconfigure(cfg)

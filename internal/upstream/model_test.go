@@ -149,7 +149,7 @@ func (m *model) step() {
 	case what == 18:
 		at.node.gone.Store(!at.node.gone.Load())
 		m.did("%s gone: %t", at.node.name, at.node.gone.Load())
-		m.u.Recheck()
+		m.u.settle()
 	default:
 		at.node.broken.Store(!at.node.broken.Load())
 		m.did("%s broken: %t", at.node.name, at.node.broken.Load())
@@ -325,10 +325,8 @@ func (m *model) check() {
 		if h.weight >= 0 {
 			weight = h.weight
 		}
-		eligible := slices.Contains(withRoom, at)
-		if p.Name != at.node.name || p.Open != m.open[p.Name] || p.Usable != m.usable(at) || p.Weight != weight || p.Draining != h.drain ||
-			p.Down != at.down || p.Eligible != eligible {
-			m.fatalf("%s is %+v, want weight %d, %d open, drained %t, down %t, eligible %t", at.node.name, p, weight, m.open[p.Name], h.drain, at.down, eligible)
+		if p.Name != at.node.name || p.Open != m.open[p.Name] || p.Usable != m.usable(at) || p.Weight != weight || p.Draining != h.drain || p.Down != at.down {
+			m.fatalf("%s is %+v, want weight %d, %d open, drained %t, down %t", at.node.name, p, weight, m.open[p.Name], h.drain, at.down)
 		}
 	}
 }

@@ -204,7 +204,7 @@ func TestWaitersGetEveryRoom(t *testing.T) {
 			b.gone.Store(true)
 			u.Add(Placed{Member: b})
 			b.gone.Store(false)
-			u.Recheck()
+			u.settle()
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

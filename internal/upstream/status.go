@@ -19,38 +19,26 @@ type PlaceState struct {
 	LastErrorAt  time.Time
 	EjectedUntil time.Time // or until one visitor has found out how it is; zero if it is not ejected
 	Suspect      bool
-	SlowStart    float64 // the part of its weight that it has: 1 but while it starts slowly
-	Eligible     bool    // could be given the next connection
 }
 
 // Places is how all members stand, in the order in which they were added. It takes no lock.
 func (u *Upstream) Places() []PlaceState {
-	seats, cfg, now := u.set.Load().seats, u.cfg.Load(), u.now()
+	seats, now := u.set.Load().seats, u.now()
 	places := make([]PlaceState, len(seats))
-	active := uint8(ranks)
 	for i, s := range seats {
 		t := s.terms()
 		p := &places[i]
 		*p = PlaceState{
 			Member: s.member, Name: s.name, Weight: int(t.weight), Backup: t.backup, Open: int(s.open.Load()), MaxConns: int(t.maxConns),
-			Total: s.total.Load(), Failed: s.failed.Load(), Usable: s.usable(t), Draining: t.draining, Down: t.down, SlowStart: 1,
+			Total: s.total.Load(), Failed: s.failed.Load(), Usable: s.usable(t), Draining: t.draining, Down: t.down,
 			Suspect: s.suspect(),
 		}
 		if until := s.alone(); now < until {
 			p.EjectedUntil = u.born.Add(until - 1) // see now
-		} else if t.weight > 0 {
-			p.SlowStart = float64(t.share(now, cfg.SlowStart)) / float64(t.weight*scale)
 		}
 		if last := s.trouble.Load(); last != nil {
 			p.LastError, p.LastErrorAt = last.err.Error(), last.at
 		}
-		if p.Usable {
-			active = min(active, s.rank(t, now)/2)
-		}
-	}
-	for i := range places {
-		p, t := &places[i], seats[i].terms()
-		p.Eligible = p.Usable && seats[i].rank(t, now)/2 == active && (p.MaxConns == 0 || p.Open < p.MaxConns)
 	}
 	return places
 }

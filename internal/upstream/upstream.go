@@ -129,19 +129,24 @@ func (u *Upstream) Reconfigure(cfg Config) {
 // Name is the upstream's name.
 func (u *Upstream) Name() string { return u.cfg.Load().Name }
 
-// Add adds a member, which takes part from the next connection on. A member that is there already is not added twice.
-func (u *Upstream) Add(p Placed) {
+// Add adds members, which take part from the next connection on. One that is there already is not added twice.
+func (u *Upstream) Add(all ...Placed) {
 	u.mu.Lock()
 	old := u.set.Load()
-	if !slices.Contains(old.members, p.Member) {
+	seats := append(make([]*seat, 0, len(old.seats)+len(all)), old.seats...)
+	for _, p := range all {
+		if slices.Contains(old.members, p.Member) {
+			continue
+		}
 		s := newSeat(p)
 		u.inherit(s)
 		u.reweigh(s)
 		// Members with which an upstream begins have no others to leave the visitors to meanwhile.
 		s.late = u.turn.Load() > 0
 		u.setTerms(s, terms{down: p.Down, back: u.backNow(s.late && !p.Down)})
-		u.set.Store(inOrder(append(slices.Clip(old.seats), s)))
+		seats = append(seats, s)
 	}
+	u.set.Store(inOrder(seats))
 	u.mu.Unlock()
 	u.settle()
 }
@@ -156,15 +161,20 @@ func inOrder(seats []*seat) *set {
 	return &set{seats, members}
 }
 
-// Remove takes a member out; its connections go on. A member that is not there is no fault.
-func (u *Upstream) Remove(m Member) {
-	u.mu.Lock()
-	old := u.set.Load()
-	if i := slices.Index(old.members, m); i >= 0 {
-		u.set.Store(&set{slices.Delete(slices.Clone(old.seats), i, i+1), slices.Delete(slices.Clone(old.members), i, i+1)})
-		maps.DeleteFunc(u.left, func(_ string, open *atomic.Int64) bool { return open.Load() == 0 })
-		u.left[old.seats[i].placed.account()] = old.seats[i].open
+// Remove takes members out; their connections go on. A member that is not there is no fault.
+func (u *Upstream) Remove(all ...Member) {
+	gone := make(map[Member]bool, len(all))
+	for _, m := range all {
+		gone[m] = true
 	}
+	u.mu.Lock()
+	maps.DeleteFunc(u.left, func(_ string, open *atomic.Int64) bool { return open.Load() == 0 })
+	u.set.Store(inOrder(slices.DeleteFunc(slices.Clone(u.set.Load().seats), func(s *seat) bool {
+		if gone[s.member] && s.open.Load() > 0 {
+			u.left[s.placed.account()] = s.open
+		}
+		return gone[s.member]
+	})))
 	u.mu.Unlock()
 	u.settle()
 }
@@ -306,10 +316,6 @@ func (u *Upstream) Members() []Member { return u.set.Load().members }
 func (u *Upstream) Usable() bool {
 	return slices.ContainsFunc(u.set.Load().seats, func(s *seat) bool { return s.usable(s.terms()) })
 }
-
-// Recheck is to be called when a member's own Usable may have changed, so that OnUsable hears of it and visitors that
-// wait get on.
-func (u *Upstream) Recheck() { u.settle() }
 
 // seat is the member's seat, nil if it has none. The caller holds mu.
 func (u *Upstream) seat(m Member) *seat {
