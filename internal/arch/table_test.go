@@ -53,7 +53,7 @@ func table() []row {
 		// Level 4 to 6: settings, assembly, commands.
 		// The data plane, of what a file says and clients offer.
 		{"dataplane", []string{"accesslog", "admin", "balancer", "cidr", "config/plan", "control", "entrypoint", "hostname", "proxy", "proxyproto", "router", "tunnel", "upstream", "upstream/health"}},
-		{"config", []string{"auth", "cidr", "client", "config/file", "config/plan", "hostname", "proxyproto", "tunnel", "upstream/health"}},
+		{"config", []string{"auth", "cidr", "client", "config/file", "config/plan", "hostname", "pki", "proxyproto", "tunnel", "upstream/health"}},
 		{"app", []string{
 			"accesslog", "admin", "auth", "client", "config", "config/plan", "control", "cork", "dataplane", "entrypoint", "handover", "mux", "pki",
 			"proxy", "systemd", "tunnel/tls", "tunnel/ws", "upstream/fileserver",

@@ -180,6 +180,31 @@ func (t *ServerTrust) validate(token *Credential, noToken, encrypted bool) (foun
 	return append(found, token.checkBootstrap()...)
 }
 
+func (t *ServerTrust) checkFiles() (found Problems) {
+	if t.TLSCA != "" {
+		if err := checkCA(t.TLSCA); err != nil {
+			found.add("tls-ca", "", "%s", err)
+		}
+	}
+	return found
+}
+
+// reach resolves and checks how a command reaches a server: by the URL as typed, which is nil if it is wrong, with a token, and
+// with what the server is believed by.
+func reach(typed string, trust *ServerTrust, token *Credential, noToken bool, env Environment) (u *url.URL, found Problems) {
+	if typed == "" {
+		found.add("url", "give --url wss://HOST:8123", "the address of a server is missing")
+	} else if parsed, err := parseURL(typed, trust.InsecurePlaintext); err != nil {
+		found = append(found, *err)
+	} else {
+		u = parsed
+	}
+	found = append(found, token.resolve(env)...)
+	found = append(found, needToken(token, noToken)...)
+	found = append(found, trust.validate(token, noToken, u != nil && u.Scheme != "ws")...)
+	return u, append(found, trust.checkFiles()...)
+}
+
 func needToken(token *Credential, noToken bool) (found Problems) {
 	switch {
 	case token.CredentialGiven() && noToken:
@@ -191,11 +216,7 @@ func needToken(token *Credential, noToken bool) (found Problems) {
 }
 
 func (c *Client) checkFiles() (found Problems) {
-	if c.TLSCA != "" {
-		if err := checkCA(c.TLSCA); err != nil {
-			found.add("tls-ca", "", "%s", err)
-		}
-	}
+	found = c.ServerTrust.checkFiles()
 	for _, u := range c.Upstreams {
 		if u.Scheme == client.SchemeFile {
 			if err := checkFolder(u.Address); err != nil {

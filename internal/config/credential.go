@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"culvert/internal/auth"
+	"culvert/internal/config/file"
+	"culvert/internal/pki"
 )
 
 // Credential is one secret, given in one of three ways.
@@ -17,9 +19,6 @@ type Credential struct {
 	TokenFile string      `flag:"token-file" old:"token-from" oldshort:"f" oneof:"token" file:"token" unit:"FILE" group:"Security" help:"file that holds the token"`
 	TokenEnv  string      `flag:"token-env" oneof:"token" unit:"NAME" group:"Security" help:"environment variable that holds the token"`
 }
-
-// minBootstrapToken is pki.MinToken: a shorter one could be guessed at offline from the proof of auto-TLS.
-const minBootstrapToken = 16
 
 // CredentialGiven says whether any of the three ways is used.
 func (c *Credential) CredentialGiven() bool {
@@ -60,7 +59,7 @@ func (c *Credential) resolve(env Environment) (found Problems) {
 			value, ok = env.Lookup(c.TokenEnv)
 		}
 		switch {
-		case strings.ContainsAny(c.TokenEnv, "= \t") || !printable(c.TokenEnv):
+		case strings.ContainsAny(c.TokenEnv, "= \t") || !file.Printable(c.TokenEnv):
 			found.add("token-env", "give the name of a variable, not the token", "not the name of an environment variable")
 		case !ok:
 			found.add("token-env", "export it, or give the name of another", "the variable that it names is not set")
@@ -93,9 +92,9 @@ func (c *Credential) check() (found Problems) {
 
 // checkBootstrap refuses a token that is too short to prove anything with.
 func (c *Credential) checkBootstrap() (found Problems) {
-	if n := len(c.Token.Reveal()); n > 0 && n < minBootstrapToken && !c.masked() { // of which check has told
+	if n := len(c.Token.Reveal()); n > 0 && n < pki.MinToken && !c.masked() { // of which check has told
 		found.add(c.flag(), "make one with: openssl rand -hex 20",
-			"the token has %d characters; auto-TLS needs %d or more, because a shorter one can be guessed", n, minBootstrapToken)
+			"the token has %d characters; auto-TLS needs %d or more, because a shorter one can be guessed", n, pki.MinToken)
 	}
 	return found
 }

@@ -53,26 +53,14 @@ const maxDivert = 24 * time.Hour
 
 // Resolve reads the token, the URL and the target and checks everything. The error is Problems.
 func (d *Divert) Resolve(env Environment) error {
-	var found Problems
 	d.Client = NewClient(TCP)
 	c := &d.Client
 	c.HTTPProxy, c.ServerTrust, c.Drain, c.Log = d.HTTPProxy, d.ServerTrust, d.Drain, d.Log
-	if d.ServerURL == "" {
-		found.add("url", "give --url wss://HOST:8123", "the address of a server is missing")
-	} else if u, err := parseURL(d.ServerURL, d.InsecurePlaintext); err != nil {
-		found = append(found, *err)
-	} else {
+	u, found := reach(d.ServerURL, &d.ServerTrust, &d.Credential, d.InsecureNoAuth, env)
+	if u != nil {
 		c.URLs = []*url.URL{u}
 	}
 	found = append(found, c.parseProxy()...)
-	found = append(found, d.Credential.resolve(env)...)
-	found = append(found, needToken(&d.Credential, d.InsecureNoAuth)...)
-	found = append(found, d.ServerTrust.validate(&d.Credential, d.InsecureNoAuth, c.encrypted())...)
-	if d.TLSCA != "" {
-		if err := checkCA(d.TLSCA); err != nil {
-			found.add("tls-ca", "", "%s", err)
-		}
-	}
 	c.Credential, c.InsecureNoAuth = d.Credential, d.InsecureNoAuth
 	if d.ID == "" {
 		d.ID = machineName()

@@ -3,10 +3,8 @@ package config
 import (
 	"errors"
 	"io/fs"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"culvert/internal/auth"
@@ -137,7 +135,7 @@ func (s *Server) Resolve(env Environment) error {
 
 // validate checks what needs no file and no environment, and puts addresses into their canonical form.
 func (s *Server) validate() (found Problems) {
-	found = append(found, s.Listen.validate(s.Mode)...)
+	found = append(found, s.Listen.validate(s.Mode, s.HasControl())...)
 	found = append(found, s.ServerTLS.validate()...)
 	if s.AutoTLS {
 		found = append(found, s.checkBootstrap()...)
@@ -161,59 +159,6 @@ func (s *Server) Authenticates() bool { return s.CredentialGiven() || s.Tokens !
 // HasControl says whether there is a control port: a load balancer alone has one only for clients that it can tell apart,
 // or that it was told not to.
 func (s *Server) HasControl() bool { return s.Mode != LB || s.Authenticates() || s.InsecureNoAuth }
-
-func (l *Listen) validate(mode Mode) (found Problems) {
-	found = append(found, bindHost("control-addr", "--control-port", &l.ControlAddr)...)
-	found = append(found, bindHost("data-addr", dataPort(mode), &l.DataAddr)...)
-	if mode.HasHTTP() && l.Port != 0 && l.Port == l.ControlPort && overlap(l.DataAddr, l.ControlAddr) {
-		found.add("port", "give one of them another", "%d is the control port too", l.Port)
-	}
-	if l.HealthAddr == "" {
-		return found
-	}
-	host, port, err := splitBind(l.HealthAddr)
-	switch {
-	case err != nil:
-		found.add("health-addr", "write HOST:PORT, as in 127.0.0.1:8081 or :8081", "%q has no host and port", shorten(l.HealthAddr))
-	case port != 0 && port == l.ControlPort && overlap(host, l.ControlAddr):
-		found.add("health-addr", "give another port", "%d is the control port, which has /healthz and /readyz already", port)
-	case mode.HasHTTP() && port != 0 && port == l.Port && overlap(host, l.DataAddr):
-		found.add("health-addr", "give another port", "%d is the HTTP port", port)
-	}
-	return found
-}
-
-func dataPort(mode Mode) string {
-	if mode.HasHTTP() {
-		return "--port"
-	}
-	return "--allow-ports"
-}
-
-// overlap says whether two sockets of one port on these hosts would collide.
-func overlap(a, b string) bool { return a == b || unspecified(a) || unspecified(b) }
-
-func unspecified(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "" || err == nil && addr.IsUnspecified()
-}
-
-func splitBind(s string) (host string, port uint16, err error) {
-	host, p, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", 0, err
-	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	if err != nil {
-		return "", 0, err
-	}
-	if host != "" {
-		if host, err = canonicalBind(host); err != nil {
-			return "", 0, err
-		}
-	}
-	return host, uint16(n), nil
-}
 
 func (t *ServerTLS) validate() (found Problems) {
 	own := t.TLSCert != "" || t.TLSKey != ""
@@ -277,13 +222,4 @@ func (s *Server) checkFiles() (found Problems) {
 		}
 	}
 	return found
-}
-
-// HealthPort is the port of the health address; false if there is none.
-func (l *Listen) HealthPort() (uint16, bool) {
-	if l.HealthAddr == "" {
-		return 0, false
-	}
-	_, port, err := splitBind(l.HealthAddr)
-	return port, err == nil
 }

@@ -4,18 +4,15 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
-	"net"
 	"os"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"culvert/internal/auth"
 	"culvert/internal/config/file"
 	"culvert/internal/config/plan"
+	"culvert/internal/pki"
 )
 
 // File is the configuration file of a server: any of its settings, and the data plane.
@@ -193,56 +190,6 @@ func (s *Server) validateFile() (found Problems) {
 	return found
 }
 
-// sockets are those that the settings open.
-func (s *Server) sockets() []plan.Socket {
-	join := func(host string, port uint16) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
-	var all []plan.Socket
-	if s.HasControl() {
-		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.ControlAddr, s.ControlPort), What: "the control port (control_port)"})
-	}
-	if s.Mode.HasHTTP() {
-		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.DataAddr, s.Port), What: "the HTTP port (port)"})
-	}
-	named := func(e plan.Entrypoint) bool { return e.Name == plan.TLSEntrypoint } // its address is that of the setting
-	if s.TLSPort != 0 && !slices.ContainsFunc(s.Plan.Entrypoints, named) {
-		all = append(all, plan.Socket{Network: "tcp", Addr: join(s.DataAddr, s.TLSPort), What: "the TLS port (tls_port)"})
-	}
-	if host, port, err := splitBind(s.HealthAddr); s.HealthAddr != "" && err == nil {
-		all = append(all, plan.Socket{Network: "tcp", Addr: join(host, port), What: "the health port (health_addr)"})
-	}
-	return all
-}
-
-// Asked is where a setting's value comes from, as errors name it: "--port", "--port (by default)", its variable, or
-// "culvert.yaml:3:7: port".
-func (s *Server) Asked(flag string) string {
-	name := "--" + flag
-	if s.origin == nil {
-		return name
-	}
-	switch one := s.origin.settings.Lookup(flag); {
-	case one == nil || one.source == FromFlag:
-		return name
-	case one.source == FromEnvironment:
-		return one.from
-	case one.source == FromFile:
-		return one.place.Place()
-	default:
-		return name + " (by default)"
-	}
-}
-
-// AskedAddr is where the address of an entrypoint of the file stands in it.
-func (s *Server) AskedAddr(entrypoint string) string {
-	i := slices.IndexFunc(s.Plan.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == entrypoint })
-	doc, err := file.Read(s.Config)
-	if i < 0 || err != nil {
-		return "entrypoint " + entrypoint
-	}
-	_, _, _ = plan.Read(doc, file.Options{Others: fileKeys(), Take: func(string, file.Value) {}}) // it was right; doc knows now what stands where
-	return doc.Fault(file.Item("entrypoints", i)+".addr", "", "").Place()
-}
-
 // Reread makes the configuration again, of the same flags and environment and of the file as it is now. The keys are those
 // of settings that have changed: they take effect when the server starts again, while Plan can be changed in one that runs.
 func (s *Server) Reread() (next Server, changed []string, err error) {
@@ -291,90 +238,9 @@ func CheckFile(path string, elsewhere bool, env Environment) (Server, error) {
 		f := token.place
 		f.Fault, f.Remedy = maskFault, asKeys(maskRemedy)
 		s.Warnings = append(s.Warnings, f)
-		s.Token = auth.NewSecret(strings.Repeat(mask, minBootstrapToken)) // nothing more is wrong with it
+		s.Token = auth.NewSecret(strings.Repeat(mask, pki.MinToken)) // nothing more is wrong with it
 	}
 	err := s.Resolve(env)
 	s.Warnings.Sort()
 	return s, settings.Check(err)
-}
-
-// mask is what stands in the place of a secret. A server refuses it; CheckFile, for which a printed configuration is right, warns.
-const (
-	mask       = "***"
-	maskFault  = "is the mask of a printed configuration, and no token"
-	maskRemedy = "put the token in its place, or --token-file FILE"
-)
-
-// Print writes the configuration as a file, without settings that have no effect. The settings are those of s. Secrets are
-// masked: that and the comments that say where a value comes from are all that would be lost if the file were used.
-func (s *Server) Print(settings *Settings) (string, error) {
-	top := &yaml.Node{Kind: yaml.MappingNode}
-	for _, one := range settings.all {
-		if one.Needs == "control" && !s.HasControl() {
-			continue
-		}
-		if n := one.node(); n != nil && one.Key != "" {
-			key := &yaml.Node{Kind: yaml.ScalarNode, Value: one.Key}
-			top.Content = append(top.Content, key, n)
-		}
-	}
-	top.Content = append(top.Content, file.Encode(s.Plan, plan.Options()).Content...)
-	var b strings.Builder
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(top); err != nil {
-		return "", err
-	}
-	return b.String(), enc.Close()
-}
-
-// node is the setting's value as a file has it; nil for one that has none.
-func (s *Setting) node() *yaml.Node {
-	n := &yaml.Node{Kind: yaml.ScalarNode}
-	switch s.source {
-	case FromFlag:
-		n.LineComment = "--" + s.Flag
-	case FromEnvironment:
-		n.LineComment = s.from
-	}
-	if s.Secret() {
-		if len(s.given) == 0 {
-			return nil
-		}
-		n.SetString(mask)
-		return n
-	}
-	v := reflect.ValueOf(s.target).Elem()
-	switch {
-	case v.Kind() == reflect.Slice:
-		if v.Len() == 0 {
-			return nil
-		}
-		n.Kind, n.Style = yaml.SequenceNode, yaml.FlowStyle
-		for i := range v.Len() {
-			item := &yaml.Node{}
-			item.SetString(file.Format(v.Index(i).Interface()))
-			n.Content = append(n.Content, item)
-		}
-	case v.Kind() == reflect.Bool, v.CanInt() && s.Unit != "DURATION", v.CanUint():
-		n.Value = file.Format(v.Interface())
-	case v.IsZero() && s.Default == "":
-		return nil
-	default:
-		comment := n.LineComment
-		n.SetString(s.text())
-		n.LineComment = comment
-	}
-	return n
-}
-
-// text is the setting's value as typed.
-func (s *Setting) text() string {
-	switch t := s.target.(type) {
-	case *auth.Ports:
-		return t.String()
-	case *LogLevel:
-		return t.String()
-	}
-	return file.Format(reflect.ValueOf(s.target).Elem().Interface())
 }

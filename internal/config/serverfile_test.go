@@ -371,3 +371,18 @@ func TestAUnitNeedsNoFileHere(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A balancer without clients has no control port, so that the port is free for others.
+func TestABalancerWithoutClientsLeavesTheControlPortToOthers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("culvert.yaml", []byte(lbFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := load(LB, "--config=culvert.yaml --health-addr=127.0.0.1:8123", ""); err != nil {
+		t.Errorf("without a token: %v", err)
+	}
+	_, _, err := load(LB, "--config=culvert.yaml --health-addr=127.0.0.1:8123 --token="+testToken, "")
+	if err == nil || !strings.Contains(err.Error(), "8123 is the control port") {
+		t.Errorf("with a token: %v", err)
+	}
+}

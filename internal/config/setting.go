@@ -154,7 +154,7 @@ func (s *Setting) set(source Source, raw string) {
 		return
 	}
 	if len(s.Values) > 0 && !slices.Contains(s.Values, raw) {
-		s.problem = fmt.Errorf("%q is unknown; use %s", shorten(raw), oneOf(s.words()))
+		s.problem = fmt.Errorf("%q is unknown; use %s", shorten(raw), file.OneOf(s.words()))
 		return
 	}
 	s.problem = parse(s.target, raw, fresh)
@@ -242,13 +242,4 @@ func (s *Setting) inFile() file.Fault {
 		return s.place
 	}
 	return file.Fault{}
-}
-
-// oneOf writes a list of words as "a, b or c".
-func oneOf(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

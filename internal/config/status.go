@@ -30,21 +30,7 @@ type Control struct {
 func (s *Control) Resolve(env Environment) error { return s.resolve(env).Err() }
 
 func (s *Control) resolve(env Environment) (found Problems) {
-	if s.ServerURL == "" {
-		found.add("url", "give --url wss://HOST:8123", "the address of a server is missing")
-	} else if u, err := parseURL(s.ServerURL, s.InsecurePlaintext); err != nil {
-		found = append(found, *err)
-	} else {
-		s.URL = u
-	}
-	found = append(found, s.Credential.resolve(env)...)
-	found = append(found, needToken(&s.Credential, s.InsecureNoAuth)...)
-	found = append(found, s.ServerTrust.validate(&s.Credential, s.InsecureNoAuth, s.URL != nil && s.URL.Scheme != "ws")...)
-	if s.TLSCA != "" {
-		if err := checkCA(s.TLSCA); err != nil {
-			found.add("tls-ca", "", "%s", err)
-		}
-	}
+	s.URL, found = reach(s.ServerURL, &s.ServerTrust, &s.Credential, s.InsecureNoAuth, env)
 	if s.Timeout <= 0 {
 		found.add("timeout", "", "leaves no time for an answer")
 	}

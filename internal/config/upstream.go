@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"culvert/internal/client"
+	"culvert/internal/config/file"
 	"culvert/internal/hostname"
 	"culvert/internal/tunnel"
 )
@@ -34,7 +35,7 @@ const maxUpstream = 1024
 // either, or file:FOLDER for HTTP. The Spec of every result is in the form of the status command and is read again as
 // the same upstream. ports is used by a bare host alone: it yields an upstream for each.
 func ParseUpstream(mode Mode, spec string, ports []uint16) ([]client.Upstream, error) {
-	if len(spec) > maxUpstream || !printable(spec) {
+	if len(spec) > maxUpstream || !file.Printable(spec) {
 		return nil, errors.New("longer than a line, or not text")
 	}
 	where, target, both := cutUpstream(spec)

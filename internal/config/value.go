@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"culvert/internal/auth"
 	"culvert/internal/cidr"
@@ -26,7 +24,7 @@ func parse(target any, raw string, fresh bool) error {
 	if raw == "" {
 		return errEmptyValue
 	}
-	if !printable(raw) {
+	if !file.Printable(raw) {
 		return errControl
 	}
 	switch t := target.(type) {
@@ -188,10 +186,6 @@ func parseLabel(s string) ([][2]string, error) {
 func parseDuration(t *time.Duration, raw string) (err error) {
 	*t, err = file.ParseDuration(raw)
 	return err
-}
-
-func printable(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // word says whether s is 1 to 128 letters, digits, '.', '-' and '_': what identities and keys are made of.

@@ -193,7 +193,7 @@ func instead(word string, words []string) string {
 	if best := nearest.Name(strings.ToLower(word), words); best != "" && len(words) > 3 {
 		return fmt.Sprintf("did you mean %s?", best)
 	}
-	return "use " + oneOf(words)
+	return "use " + OneOf(words)
 }
 
 // kindOf says what a node is.
@@ -231,7 +231,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 		case f.applies(selected):
 			d.field(n, v, f, given, path)
 		case ok:
-			d.fault(key.key, Join(path, f.Key), "leave it out", "is for %s only, and this is %s", oneOf(f.Only), selected)
+			d.fault(key.key, Join(path, f.Key), "leave it out", "is for %s only, and this is %s", OneOf(f.Only), selected)
 		}
 	}
 }

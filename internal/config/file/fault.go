@@ -85,8 +85,8 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// oneOf writes a list of words as "a, b or c".
-func oneOf(words []string) string {
+// OneOf writes a list of words as "a, b or c".
+func OneOf(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
 	}

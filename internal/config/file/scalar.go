@@ -50,7 +50,7 @@ func (o Options) parse(v reflect.Value, f Field, text string) error {
 	switch {
 	case text == "":
 		return errors.New("is empty; give it a value or leave the key out")
-	case !f.raw && !printable(text):
+	case !f.raw && !Printable(text):
 		return errors.New("holds a line break or another control character")
 	case len(f.Values) > 0:
 		return choose(v, f.Values, text)
@@ -227,6 +227,7 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-func printable(s string) bool {
+// Printable says whether a text is on one line and of nothing that could steer a terminal.
+func Printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }

@@ -46,7 +46,7 @@ func (f Field) Summary() string {
 		text += " (default: " + f.Shown + ")"
 	}
 	if len(f.Only) > 0 {
-		text += " (" + oneOf(f.Only) + " only)"
+		text += " (" + OneOf(f.Only) + " only)"
 	}
 	return text
 }

@@ -342,7 +342,7 @@ func TestWhatCollides(t *testing.T) {
 		an, aa, _ := strings.Cut(test.a, " ")
 		bn, ba, _ := strings.Cut(test.b, " ")
 		a, b := Socket{an, aa, ""}, Socket{bn, ba, ""}
-		if a.collides(b) != test.want || b.collides(a) != test.want {
+		if a.Collides(b) != test.want || b.Collides(a) != test.want {
 			t.Errorf("%s and %s: want %v", test.a, test.b, test.want)
 		}
 	}

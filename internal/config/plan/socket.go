@@ -14,8 +14,8 @@ type Socket struct {
 	What    string // "the control port (control_port)"
 }
 
-// collides says whether two sockets cannot both be there. Port 0 is any free one.
-func (s Socket) collides(t Socket) bool {
+// Collides says whether two sockets cannot both be there. Port 0 is any free one.
+func (s Socket) Collides(t Socket) bool {
 	host, port, err := net.SplitHostPort(s.Addr)
 	otherHost, otherPort, err2 := net.SplitHostPort(t.Addr)
 	if err != nil || err2 != nil || s.Network != t.Network || port != otherPort || port == "0" {
@@ -53,7 +53,7 @@ func (c *checker) sockets() {
 		key := e.Protocol.Network() + " " + port
 		for _, j := range byPort[key] {
 			f := c.plan.Entrypoints[j]
-			if e.socket().collides(f.socket()) {
+			if e.socket().Collides(f.socket()) {
 				c.fault(file.Item("entrypoints", i)+".addr", "give one of them another port or address",
 					"%s collides with %s of the entrypoint %q, in line %d", e.Addr, f.Addr, f.Name, c.line(file.Item("entrypoints", j)+".addr"))
 				break
@@ -97,7 +97,7 @@ func (c *checker) loop(e Entrypoint, r Route) {
 func (p Plan) Conflicts(doc *file.Doc, others []Socket) (faults file.Faults) {
 	for i, e := range p.Entrypoints {
 		for _, other := range others {
-			if e.socket().collides(other) {
+			if e.socket().Collides(other) {
 				faults = append(faults, doc.Fault(file.Item("entrypoints", i)+".addr", "give one of them another port or address",
 					"%s collides with %s, %s", e.Addr, other.Addr, other.What))
 				break
