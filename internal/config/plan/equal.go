@@ -16,6 +16,6 @@ func (u Upstream) Equal(v Upstream) bool { return reflect.DeepEqual(u, v) }
 // SameDial says whether two states of an upstream connect to their members and check them in the same way, whoever those are.
 func (u Upstream) SameDial(v Upstream) bool {
 	u.Members, v.Members = nil, nil
-	u.Balance, u.Queue, u.SlowStart, u.Eject, u.Connect.Retries = v.Balance, v.Queue, v.SlowStart, v.Eject, v.Connect.Retries
+	u.Balance, u.Queue, u.SlowStart, u.Eject, u.CloseOnDown, u.Connect.Retries = v.Balance, v.Queue, v.SlowStart, v.Eject, v.CloseOnDown, v.Connect.Retries
 	return u.Equal(v)
 }

@@ -416,6 +416,10 @@ func TestEqual(t *testing.T) {
 	if p.Upstreams[0].Equal(q.Upstreams[0]) || !p.Upstreams[0].SameDial(q.Upstreams[0]) || !p.Upstreams[1].Equal(q.Upstreams[1]) {
 		t.Error("slow start of an upstream")
 	}
+	q = change("close_on_down: true", "close_on_down: false")
+	if p.Upstreams[0].Equal(q.Upstreams[0]) || !p.Upstreams[0].SameDial(q.Upstreams[0]) {
+		t.Error("close_on_down of an upstream")
+	}
 	q = change("timeout: 2s", "timeout: 3s")
 	if p.Upstreams[0].SameDial(q.Upstreams[0]) {
 		t.Error("timeout of a check")
