@@ -66,6 +66,9 @@ func ask(ctx context.Context, cfg config.Control, q question) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the answer of %s: %w", cfg.URL.Host, err)
 	}
+	if resp.StatusCode == http.StatusBadRequest && cfg.URL.Scheme == "ws" && bytes.Contains(body, []byte("TLS")) {
+		return nil, fmt.Errorf("%s speaks TLS: write wss:// in --url, and leave out --insecure-plaintext", cfg.URL.Host)
+	}
 	return body, checkAnswer(cfg.URL.Host, q, resp, body)
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -89,8 +90,14 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 	forbidden, _ := statusServer(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
 	moved, _ := statusServer(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/else", http.StatusFound) })
 	other, _ := statusServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
 	w := newWorld(t)
 	for _, test := range []struct{ line, want string }{
+		{"--url wss://" + silent.Addr().String() + " --token-file DIR/token --timeout 100ms", "no answer from " + silent.Addr().String() + " within 100ms: is it the control port, and does a firewall let you through?"},
 		{"--url wss://" + addr + " --token another-token-0123456", "the token is wrong, or someone is in between"},
 		{"--url wss://" + addr + " --token-file DIR/token --auto-tls=false", "certificate"},
 		{"--url ws://" + addr + " --token-file DIR/token --insecure-plaintext", addr},

@@ -43,7 +43,8 @@ type Config struct {
 	Log           *slog.Logger
 }
 
-// Watch is told what becomes of a client, by its sessions in turn and at once. What is nil is not told.
+// Watch is told what becomes of a client, by its sessions in turn and at once. What is nil is not told; failures and refusals
+// that are told are not logged.
 type Watch struct {
 	Answered func(tunnel.Answer) // to an offer
 	Ended    func(tunnel.Ended)  // the server has taken a tunnel down

@@ -48,11 +48,12 @@ func (k *keeper) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		pause := pauseAfter(err)
 		if failed := k.client.cfg.Watch.Failed; failed != nil {
 			failed(err)
+		} else {
+			k.report(err, pause)
 		}
-		pause := pauseAfter(err)
-		k.report(err, pause)
 		sleep(ctx, pause)
 		k.backoff.wait(ctx)
 	}
@@ -214,6 +215,9 @@ func (k *keeper) welcome(hello tunnel.Hello, w tunnel.Welcome) {
 	for _, a := range w.Answers {
 		k.client.answered(a)
 		if a.Refused != "" {
+			if k.client.cfg.Watch.Answered != nil {
+				continue
+			}
 			k.log.Error("server refused the tunnel", "tunnel", a.Tunnel, "reason", a.Refused)
 			continue
 		}

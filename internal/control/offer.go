@@ -57,7 +57,7 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 	}
 	m.down.Store(offer.Down != "")
 	if err := m.Permitted(); err != nil {
-		return "", err
+		return "", fmt.Errorf("%w; a token that may is made with culvert token new --%s", err, granting(name.Kind()))
 	}
 	p, err := s.cfg.Publisher.Publish(o)
 	if err != nil {
@@ -130,5 +130,19 @@ func protocolOf(name tunnel.Name, offer tunnel.Offer) upstream.Protocol {
 		return upstream.H2C
 	default:
 		return upstream.HTTP1
+	}
+}
+
+// granting is the flag of culvert token new for what a tunnel needs.
+func granting(k tunnel.Kind) string {
+	switch k {
+	case tunnel.TCP, tunnel.UDP:
+		return "ports"
+	case tunnel.Private:
+		return "names"
+	case tunnel.Divert:
+		return "divert"
+	default:
+		return "hosts"
 	}
 }

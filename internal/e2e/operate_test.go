@@ -5,7 +5,10 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,4 +120,58 @@ func TestMembersByCommand(t *testing.T) {
 	b.stop(t)
 	b.again(t)
 	goes(10, 5) // what is set by hand ends with the process
+}
+
+// What may be wrong between an operator and a server is one line that says what to do, and code 1, whatever was asked.
+func TestWhatIsWrongOnTheWayToAServerIsOneLine(t *testing.T) {
+	t.Parallel()
+	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
+	scoped := func(name string, flags ...string) []string {
+		t.Helper()
+		r := complete(t, program{argv: append([]string{culvert(), "token", "new", "--tokens", tokens, "--name", name}, flags...)})
+		if r.code != 0 {
+			t.Fatalf("token new: code %d\n%s", r.code, r.out)
+		}
+		return []string{"--token-file", write(t, filepath.Dir(tokens), name, strings.TrimSpace(r.stdout)+"\n", 0o600)}
+	}
+	port, reader, admin := scoped("port", "--ports", "2222"), scoped("reader", "--read"), scoped("admin", "--admin")
+	app := startTCP(t, "a", "127.0.0.1:0")
+	s, other := startLB(t, oneEntrypoint(freeAddr(t), memberList(app.addr)), "tokens: "+tokens), startServer(t)
+	chatty := startNamed(t, "SSH-2.0-OpenSSH_9.9", "127.0.0.1:0", nil)
+	website := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(website.Close)
+	const (
+		status, explain, reload = "status", "explain --last 1", "reload"
+		list, drain, diverts    = "member list", "member drain app/one", "divert list"
+		divert                  = "divert --entrypoint devices --source 192.0.2.7 --to 127.0.0.1:1 --for 1m"
+	)
+	token, at := []string{"--token-file", s.state + "/token"}, func(addr string) string { return "wss://" + addr }
+	for _, tt := range []struct {
+		name, url string
+		flags     []string
+		commands  []string
+		want      string
+	}{
+		{"a server that is down", at(freeAddr(t)), token, []string{status, explain, reload, list, drain, diverts, divert}, "refused the connection: is the server running, and is the port right? the control port is 8123 by default"},
+		{"a wrong token", at(s.control), []string{"--token-file", other.state + "/token"}, []string{status, explain, reload, list, drain, diverts, divert}, "could not prove that it knows this token: the token is wrong"},
+		{"the CA of another server", at(s.control), append([]string{"--auto-tls=false", "--tls-ca", other.state + "/ca.crt"}, token...), []string{status, explain, reload, list, divert}, "that file is another server's"},
+		{"no CA", at(s.control), append([]string{"--auto-tls=false"}, token...), []string{status, reload, divert}, "if the server made it, as by default, leave out --auto-tls=false"},
+		{"a port of HTTP", at(website.Listener.Addr().String()), token, []string{status, explain, reload, drain, divert}, "speaks plain HTTP: is it the data port? the control port is 8123 by default"},
+		{"a service of TCP", at(chatty.addr), token, []string{status, explain, reload, drain, divert}, "does not speak TLS: mind the port"},
+		{"plain HTTP to a port of TLS", "ws://" + s.control, append([]string{"--insecure-plaintext"}, token...), []string{status, reload, divert}, "wss://"},
+		{"a token for a port", at(s.control), port, []string{status, explain, list, diverts}, "lets this token do other things, but not read: make one with --read"},
+		{"a token that may read", at(s.control), reader, []string{reload, drain}, "lets this token do other things, but not administer: make one with --admin"},
+		{"a token that may administer", at(s.control), admin, []string{status, list}, "lets this token do other things, but not read: make one with --read"},
+		{"no grant of the divert", at(s.control), reader, []string{divert}, "the token may not divert traffic of entrypoint devices: it is granted no diverts; a token that may is made with culvert token new --divert"},
+	} {
+		for _, command := range tt.commands {
+			t.Run(tt.name+": "+command, func(t *testing.T) {
+				argv := append([]string{culvert()}, strings.Fields(command)...)
+				r := complete(t, program{argv: append(append(argv, "--url", tt.url), tt.flags...)})
+				if r.code != 1 || r.stdout != "" || strings.Count(r.out, "\n") != 1 || !strings.HasPrefix(r.out, "culvert: ") || !strings.Contains(r.out, tt.want) {
+					t.Errorf("code %d, want 1 and one line that says %q\n%s", r.code, tt.want, r.out)
+				}
+			})
+		}
+	}
 }

@@ -90,8 +90,8 @@ func explainCertificate(err error, at string) string {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return explainTime(invalid.Cert, at)
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("the certificate of %s does not come from a CA that is trusted here: a CA of your own wants "+
-			"--tls-ca FILE; else that file is another server's, the server's CA was made anew, or someone is in between", at)
+		return fmt.Sprintf("the certificate of %s does not come from a CA that is trusted here: if the server made it, as "+
+			"by default, leave out --auto-tls=false; a CA of your own wants --tls-ca FILE; else that file is another server's, the server's CA was made anew, or someone is in between", at)
 	case errors.As(err, &invalid):
 		return fmt.Sprintf("the certificate of %s is not valid", at)
 	default:
