@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"culvert/internal/hostname"
@@ -192,6 +193,32 @@ func BenchmarkL4Of10000Sources(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		l4.Match(keys[i%len(keys)], 0)
+	}
+}
+
+// What a connection costs by the kinds of conditions that its routes have: hosts cost the same however many there are, routes
+// with conditions of two kinds are asked one by one.
+func BenchmarkL4ByConditions(b *testing.B) {
+	var hosts, both []L4Route
+	for i := range 1000 {
+		host := patterns(b, fmt.Sprintf("*.h%d.example.com", i))
+		hosts = append(hosts, L4Route{Upstream: "u", Hosts: host})
+		both = append(both, L4Route{Upstream: "u", Hosts: host, Sources: prefixes(b, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256))})
+	}
+	for name, routes := range map[string][]L4Route{
+		"1000 hosts":                      hosts,
+		"16 hosts with a source":          both[:16],
+		"a share":                         {{Upstream: "u", Percent: 10}},
+		"everyone, as most ports have it": {},
+	} {
+		l4 := table(b, append(slices.Clone(routes), L4Route{Upstream: "rest"})...)
+		k := L4Key{Source: netip.MustParseAddr("192.0.2.1"), Host: "www.h999.example.com", Roll: 1 << 31}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				l4.Match(k, 0)
+			}
+		})
 	}
 }
 
