@@ -190,28 +190,22 @@ func (c memberCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(memberUp, oneIf(s.Usable), p.name, s.Name)
 			gauge(memberWeight, float64(s.Weight), p.name, s.Name)
 			gauge(memberLeft, oneIf(s.EjectedUntil.After(time.Now())), p.name, s.Name)
-		}
-		for name, checker := range p.checks {
-			st := checker.Status()
-			counter(memberChecks, float64(st.Checks), p.name, name)
-			counter(memberBad, float64(st.Failures), p.name, name)
-			counter(memberFlaps, float64(st.Changes), p.name, name)
+			if checker := p.checkers[s.Member]; checker != nil {
+				st := checker.Status()
+				counter(memberChecks, float64(st.Checks), p.name, s.Name)
+				counter(memberBad, float64(st.Failures), p.name, s.Name)
+				counter(memberFlaps, float64(st.Changes), p.name, s.Name)
+			}
 		}
 	}
 }
 
-// configured is the upstreams of the configuration, and the checks of their members by name.
+// configured is the upstreams of the configuration, and the checks of their members.
 func (d *DataPlane) configured() (list []configuredPool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, p := range d.filePools {
-		c := configuredPool{p.name, p.upstream, make(map[string]*health.Checker)}
-		for _, m := range p.static {
-			if m.checker != nil {
-				c.checks[m.plan.Name] = m.checker
-			}
-		}
-		list = append(list, c)
+		list = append(list, configuredPool{p.name, p.upstream, p.checkers()})
 	}
 	return list
 }
@@ -219,7 +213,7 @@ func (d *DataPlane) configured() (list []configuredPool) {
 type configuredPool struct {
 	name     string
 	upstream *upstream.Upstream
-	checks   map[string]*health.Checker
+	checkers map[upstream.Member]*health.Checker
 }
 
 func oneIf(yes bool) float64 {

@@ -8,6 +8,7 @@ import (
 	"culvert/internal/config/plan"
 	"culvert/internal/tunnel"
 	"culvert/internal/upstream"
+	"culvert/internal/upstream/health"
 )
 
 // pool is an upstream, with where its members come from: addresses of the file, which are made here, and clients that offer a
@@ -125,6 +126,17 @@ func (p *pool) foundDown() map[string]bool {
 		down[address] = m.checker != nil && places[m.member]
 	}
 	return down
+}
+
+// checkers are those of the members that are checked here.
+func (p *pool) checkers() map[upstream.Member]*health.Checker {
+	checkers := make(map[upstream.Member]*health.Checker, len(p.static))
+	for _, m := range p.static {
+		if m.checker != nil {
+			checkers[m.member] = m.checker
+		}
+	}
+	return checkers
 }
 
 // retire takes a pool out of the data plane that nothing leads to any more. It keeps its members: a visitor who came a moment

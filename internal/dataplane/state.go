@@ -89,14 +89,14 @@ func (p *pool) state() admin.Upstream {
 	if p.file != nil {
 		s.Balance = p.file.Balance
 	}
-	checked := slices.DeleteFunc(slices.Collect(maps.Values(p.static)), func(m *staticMember) bool { return m.checker == nil })
+	checkers := p.checkers()
 	for _, at := range p.upstream.Places() {
 		m := admin.Member{
 			Name: at.Name, State: stateOf(at), EjectedUntil: at.EjectedUntil, LastError: at.LastError, LastErrorAt: at.LastErrorAt,
 			Weight: at.Weight, Backup: at.Backup, MaxConns: at.MaxConns, Open: at.Open, Total: at.Total, Failed: at.Failed,
 		}
-		if i := slices.IndexFunc(checked, func(m *staticMember) bool { return m.member == at.Member }); i >= 0 {
-			st := checked[i].checker.Status()
+		if checker := checkers[at.Member]; checker != nil {
+			st := checker.Status()
 			if m.State == admin.MemberUp || m.State == admin.MemberDown { // the check knows of no other
 				m.Since = st.Changed
 			}
