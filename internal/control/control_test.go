@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -385,6 +386,27 @@ func TestClientThatDoesNotAcknowledge(t *testing.T) {
 		_ = d.Conn.Close()
 	}
 	_ = frozen
+}
+
+// A visitor for whom there is another route goes there, though it has spoken already.
+func TestAFrozenClientHoldsNobodyWhoCanGoElsewhere(t *testing.T) {
+	b := serve(t, nil)
+	_, thaw := frozenClient(t, b, hello("i1", 1, 1, ssh.String()))
+	defer thaw()
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	first := upstream.ReadFirst(near, 100, upstream.Begun{Read: []byte("hello")})
+	defer func() { _, _ = first.Stop() }()
+	begun := time.Now()
+	_, err := b.plane.await(t, ssh, 1).Dial(t.Context(), &upstream.Visit{First: first, Elsewhere: true})
+	var failed *upstream.DialError
+	if !errors.As(err, &failed) || failed.Reason != upstream.TimedOut || failed.MaybeSent {
+		t.Errorf("got %v, want a timeout that leaves the visitor to others", err)
+	}
+	if took := time.Since(begun); took > openTimeout/2 {
+		t.Errorf("took %s", took)
+	}
 }
 
 func TestNewerEpochEvictsTheOlderAtOnce(t *testing.T) {

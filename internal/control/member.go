@@ -51,7 +51,10 @@ func (m *member) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	o := opening{first: v.First, early: m.session.tunnel.Fresh()}
+	o := opening{early: m.session.tunnel.Fresh()}
+	if !v.Elsewhere { // else they wait for the decision, so that a failure always leaves the visit to others
+		o.first = v.First
+	}
 	var err error
 	o.Stream, err = m.session.tunnel.Open(ctx, m.open(v))
 	if err != nil {

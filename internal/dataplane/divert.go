@@ -96,14 +96,13 @@ func (d *DataPlane) entryNames(may func(name string) bool) string {
 	return strings.Join(names, ", ")
 }
 
-// route is the divert as a route. The visitor's bytes wait until the client has said yes, so that whoever it refuses can go
-// to the others.
+// route is the divert as a route.
 func (v *divert) route() route {
 	return route{
 		L4Route: router.L4Route{
 			Name: v.name, Sources: v.Sources, Hosts: v.Hosts, Percent: v.Percent, Upstream: v.name, Fallback: !v.Fail,
 		},
-		pool: v.entry.plane.pool(v.name), limit: divertLimit, bare: true,
+		pool: v.entry.plane.pool(v.name), limit: divertLimit,
 	}
 }
 

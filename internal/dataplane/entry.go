@@ -60,7 +60,6 @@ type route struct {
 	router.L4Route
 	pool  *pool
 	limit time.Duration
-	bare  bool
 }
 
 // routes are those of the entrypoint as things stand: of diverts, the newest first, of the file, and of clients that offer a
@@ -119,7 +118,7 @@ func (e *entry) rebuild() error {
 	for i, r := range list {
 		rules[i] = r.L4Route
 		targets[i] = proxy.Target{
-			Upstream: r.pool.upstream, Limit: r.limit, Bare: r.bare, Took: e.took(r),
+			Upstream: r.pool.upstream, Limit: r.limit, Took: e.took(r),
 		}
 		pools[r.pool] = struct{}{}
 	}

@@ -12,9 +12,6 @@ type Target struct {
 	Upstream *upstream.Upstream
 	// Limit bounds what one member may take to give a connection, also the last one; 0 for no bound of the route's own.
 	Limit time.Duration
-	// Bare has the visitor's bytes wait until a member has given a connection, so that a failure always leaves the visit to
-	// the routes below.
-	Bare bool
 	// Took, if not nil, hears of each connection that the route got, with nil for a flow. It must not keep it.
 	Took func(*upstream.Dialed)
 }

@@ -281,9 +281,6 @@ func (p *passage) search(ctx context.Context, routes *Routes, first *upstream.Fi
 	for ok {
 		p.route, p.target = routes.Route(index), target
 		p.visit.Limit, p.visit.First = target.Limit, first
-		if target.Bare {
-			p.visit.First = nil
-		}
 		if ok = p.route.Fallback; ok {
 			index, target, ok = routes.Next(key, index+1)
 		}

@@ -52,14 +52,15 @@ type Visit struct {
 	Destination netip.AddrPort // the address that the visitor connected to
 	Host        string         // canonical host, for HTTP
 	First       *First         // the visitor's first bytes; nil if the caller sends them itself
-	// Patience is how long a member may leave the request unacknowledged before the dial is given up, so that
-	// another one can be tried; zero means until the context ends. It ends no dial that has been acknowledged.
+	// Patience is how long a client may leave the request unacknowledged before the dial is given up, so that
+	// another one can be tried; zero means until the context ends. It ends no dial that has been acknowledged. A member
+	// with a timeout of its own keeps that.
 	Patience time.Duration
 	// Limit bounds one member's whole dial, also of the last one that is left; 0: not at all. It is the Upstream's to
 	// keep, a member need not look at it.
 	Limit time.Duration
-	// Elsewhere says that there is another upstream for the visitor: members that are ejected are not tried for it, and it may
-	// have the last one ejected.
+	// Elsewhere says that there is another upstream for the visitor: members that are ejected are not tried for it, it may
+	// have the last one ejected, and a client gets none of its bytes before it has accepted.
 	Elsewhere bool
 	// Proxy is the PROXY header that the visitor's connection came with; nil if it had none.
 	Proxy *proxyproto.Header

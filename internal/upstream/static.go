@@ -71,7 +71,7 @@ func (s *Static) Name() string { return s.cfg.Name }
 // Protocol is what the service speaks.
 func (s *Static) Protocol() Protocol { return s.cfg.Protocol }
 
-// Dial connects. The service acknowledges by accepting the connection, so the visit's patience bounds just that.
+// Dial connects, for as long as the connect timeout allows: the visit's patience is for members behind a client.
 func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 	switch {
 	case v.Datagrams:
@@ -79,7 +79,7 @@ func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 	case s.cfg.TLS != nil:
 		return s.dialTLS(ctx, v)
 	}
-	c, err := s.connect(ctx, v.Patience)
+	c, err := s.connect(ctx)
 	if err != nil {
 		return Dialed{}, s.failure(ctx, err)
 	}
@@ -118,7 +118,7 @@ func (s *Static) introduce(c net.Conn, v *Visit, first *First) (firstSent bool, 
 func (s *Static) dialTLS(ctx context.Context, v *Visit) (Dialed, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ConnectTimeout)
 	defer cancel()
-	c, err := s.connect(ctx, v.Patience)
+	c, err := s.connect(ctx)
 	if err != nil {
 		return Dialed{}, s.failure(ctx, err)
 	}
@@ -134,13 +134,10 @@ func (s *Static) dialTLS(ctx context.Context, v *Visit) (Dialed, error) {
 	return Dialed{Conn: &tlsConn{Conn: t, under: c}}, nil
 }
 
-// connect takes no longer than the connect timeout and, if there is one, the patience.
-func (s *Static) connect(ctx context.Context, patience time.Duration) (halfCloser, error) {
+// connect takes no longer than the connect timeout.
+func (s *Static) connect(ctx context.Context) (halfCloser, error) {
 	d := s.dialer
 	d.Timeout = s.cfg.ConnectTimeout
-	if patience > 0 {
-		d.Timeout = min(d.Timeout, patience)
-	}
 	if s.direct.IsValid() {
 		return dialSocket(ctx, s.direct, time.Now().Add(d.Timeout), s.local)
 	}

@@ -59,10 +59,22 @@ func TestStaticDialEndsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestStaticConnectsNoLongerThanThePatience(t *testing.T) {
-	_, err := NewStatic(StaticConfig{Network: "tcp", Address: "127.0.0.1:1"}).Dial(t.Context(), &Visit{Patience: time.Nanosecond})
-	if ReasonOf(err) != TimedOut {
-		t.Errorf("reason is %q, want timeout", ReasonOf(err))
+func TestStaticConnectsForItsOwnTimeout(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		timeout  time.Duration
+		patience time.Duration
+		want     Reason
+	}{
+		{"which ends", time.Nanosecond, time.Hour, TimedOut},
+		{"whatever the patience for clients is", time.Hour, time.Nanosecond, Refused},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := NewStatic(StaticConfig{Network: "tcp", Address: "127.0.0.1:1", ConnectTimeout: tt.timeout})
+			if _, err := s.Dial(t.Context(), &Visit{Patience: tt.patience}); ReasonOf(err) != tt.want {
+				t.Errorf("reason is %q, want %q", ReasonOf(err), tt.want)
+			}
+		})
 	}
 }
 

@@ -164,24 +164,27 @@ func TestDialStopsWithTheContext(t *testing.T) {
 
 func TestPatienceWhileAnotherIsLeft(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		asked time.Duration
-		limit time.Duration
-		want  time.Duration
+		name      string
+		asked     time.Duration
+		limit     time.Duration
+		elsewhere bool
+		want      time.Duration // of the first member
+		last      time.Duration
 	}{
-		{"the least", 0, 0, time.Second},
-		{"what the caller allows, if more", 3 * time.Second, 0, 3 * time.Second},
-		{"with a limit: for the last as well", 0, time.Minute, time.Second},
+		{"the least", 0, 0, false, time.Second, 0},
+		{"what the caller allows, if more", 3 * time.Second, 0, false, 3 * time.Second, 0},
+		{"with a limit: for the last as well", 0, time.Minute, false, time.Second, time.Minute},
+		{"with another upstream: for the last as well", 0, 0, true, time.Second, time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := refusing("a", Refused), refusing("b", Refused)
 			u := newUpstream("x")
 			u.Add(Placed{Member: a})
 			u.Add(Placed{Member: b})
-			v := &Visit{Patience: tt.asked, Limit: tt.limit}
+			v := &Visit{Patience: tt.asked, Limit: tt.limit, Elsewhere: tt.elsewhere}
 			_, _ = u.Dial(t.Context(), v)
-			if a.visits[0].Patience != tt.want || b.visits[0].Patience != tt.limit {
-				t.Errorf("patience is %v and %v, want %v and %v", a.visits[0].Patience, b.visits[0].Patience, tt.want, tt.limit)
+			if a.visits[0].Patience != tt.want || b.visits[0].Patience != tt.last {
+				t.Errorf("patience is %v and %v, want %v and %v", a.visits[0].Patience, b.visits[0].Patience, tt.want, tt.last)
 			}
 			if v.Patience != tt.asked {
 				t.Error("the caller's visit was changed")
