@@ -330,8 +330,11 @@ upstreams:
 	binary.BigEndian.PutUint16(packet[20:], 5000)
 	binary.BigEndian.PutUint16(packet[22:], to.Port())
 	binary.BigEndian.PutUint16(packet[24:], 108)
-	const sources = 1_000_000
-	for i := range uint32(sources) {
+	sources := uint32(1_000_000)
+	if raceEnabled {
+		sources /= 10 // a race shows in some; the memory is the detector's
+	}
+	for i := range sources {
 		binary.BigEndian.PutUint32(packet[12:], 127<<24|1<<20+i) // 127.16.0.0 and on
 		if err := unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()}); err != nil {
 			t.Fatal(err)
