@@ -44,8 +44,10 @@ func (s *tcpServer) set(e *entry, routes *proxy.Routes) {
 	set := proxy.Settings{
 		Name: e.plan.Name, Kind: string(e.plan.Protocol), Label: e.label(), Counts: e.plane.countsOf(e),
 		Routes: routes, Receive: s.reception(e), HalfClosedTimeout: e.plan.HalfClosedTimeout, IdleTimeout: e.plan.IdleTimeout,
-		Emit: e.plane.cfg.Emit, DialTimeout: e.dialTimeout(),
+		Emit: e.plane.cfg.Emit, DialTimeout: e.dialTimeout(), MaxConns: e.plan.MaxConns,
 	}
+	refused := e.refused()
+	set.Full = func() { refused(entrypoint.RefusedTooMany) }
 	if e.plan.HalfClosedTimeout == 0 {
 		set.HalfClosedTimeout = -1 // in the file, 0 is for ever
 	}
@@ -57,7 +59,7 @@ func (s *tcpServer) set(e *entry, routes *proxy.Routes) {
 	}
 	s.proxy.Set(set)
 	if l, ok := e.socket.(*tcpSocket); ok {
-		l.Limit(e.peers(), e.plan.MaxConns)
+		l.Allow(e.peers())
 	}
 }
 
@@ -177,7 +179,7 @@ func (d *DataPlane) settled() {
 func (s *tcpServer) listen(e *entry) (socket, error) {
 	d := e.plane
 	ep, err := entrypoint.ListenTCP(entrypoint.Config{
-		Addr: e.plan.Addr, Allow: e.peers(), MaxConns: e.plan.MaxConns, Log: d.cfg.Log, OnRefused: e.refused(), Inherit: d.cfg.Inherit,
+		Addr: e.plan.Addr, Allow: e.peers(), Log: d.cfg.Log, OnRefused: e.refused(), Inherit: d.cfg.Inherit,
 	})
 	if err != nil {
 		return nil, err

@@ -21,7 +21,6 @@ type HTTPConfig struct {
 	ReadHeaderTimeout time.Duration  // for a whole request head; 10 s if zero
 	IdleTimeout       time.Duration  // between requests of a connection; 2 min if zero
 	MaxHeaderBytes    int            // of a request head; 64 KiB if zero
-	MaxConns          int            // open connections; 0: no limit
 	Inherit           Inheritance
 	Log               *slog.Logger
 	// Reception, if not nil, has each connection received before its first request: requests then come from the address
@@ -54,7 +53,7 @@ func ListenHTTP(cfg HTTPConfig, handler http.Handler) (*HTTP, error) {
 	if r := cfg.Reception; r != nil {
 		r.Allow, allow, r.OnRefused = cfg.Allow, nil, cfg.OnRefused
 	}
-	ln, err := listen(listening{cfg.Addr, allow, cfg.MaxConns, cfg.Inherit, cfg.Log, cfg.OnRefused})
+	ln, err := listen(listening{cfg.Addr, allow, cfg.Inherit, cfg.Log, cfg.OnRefused})
 	if err != nil {
 		return nil, err
 	}

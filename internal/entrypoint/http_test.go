@@ -67,12 +67,6 @@ func TestHTTPServes(t *testing.T) {
 func TestHTTPRefuses(t *testing.T) {
 	denied := runHTTP(t, HTTPConfig{Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, nil)
 	wantRefused(t, denied.Addr())
-
-	full := runHTTP(t, HTTPConfig{MaxConns: 1}, func(http.ResponseWriter, *http.Request) {})
-	c := dial(t, full.Addr())
-	ask(t, c, "/")
-	answer(t, c)
-	wantRefused(t, full.Addr())
 }
 
 func TestHTTPHeadLimits(t *testing.T) {

@@ -1,8 +1,8 @@
 // Package entrypoint accepts connections on a configured address and hands them over.
 //
-// Sources that are not allowed, and connections beyond a limit, are closed at once and counted; nothing of what they
-// send is read. A listener survives a shortage of descriptors. Only the constructors open anything. What a connection
-// carries and where it goes is not decided here.
+// Sources that are not allowed are closed at once and counted; nothing of what they send is read. A listener survives a
+// shortage of descriptors. Only the constructors open anything. What a connection carries and where it goes is not decided
+// here.
 package entrypoint
 
 import (
@@ -30,20 +30,14 @@ const (
 // listener is a TCP listener that gives only those connections that are wanted.
 type listener struct {
 	tcp     *net.TCPListener
-	limits  atomic.Pointer[limits]
-	turn    <-chan struct{} // closed when connections may be accepted; nil: they may
+	allow   atomic.Pointer[[]netip.Prefix] // empty: all
+	turn    <-chan struct{}                // closed when connections may be accepted; nil: they may
 	log     *slog.Logger
 	refused func(reason string)
 
 	open   atomic.Int64
 	closed chan struct{}
 	close  sync.Once
-}
-
-// limits are what a listener's connections must keep to.
-type limits struct {
-	allow []netip.Prefix // empty: all
-	max   int            // open connections; 0: no limit
 }
 
 // Sockets opens sockets, or has some that another process has left to this one. What it gives is the caller's.
@@ -87,7 +81,6 @@ func (i Inheritance) From() Sockets {
 type listening struct {
 	addr    string
 	allow   []netip.Prefix // empty: all
-	max     int            // open connections; 0: no limit
 	inherit Inheritance
 	log     *slog.Logger
 	refused func(string)
@@ -106,7 +99,7 @@ func listen(cfg listening) (*listener, error) {
 		tcp: ln.(*net.TCPListener), turn: cfg.inherit.Turn, refused: cfg.refused,
 		closed: make(chan struct{}), log: cfg.log.With("entrypoint", ln.Addr().String()),
 	}
-	l.limits.Store(&limits{cfg.allow, cfg.max})
+	l.allow.Store(&cfg.allow)
 	return l, nil
 }
 
@@ -177,14 +170,10 @@ func (l *listener) wait(d time.Duration) bool {
 
 // refusal counts the connection as open, or says why it is not wanted.
 func (l *listener) refusal(source net.Addr) string {
-	limits := l.limits.Load()
-	if !allowed(limits.allow, sourceOf(source)) {
+	if !allowed(*l.allow.Load(), sourceOf(source)) {
 		return RefusedSource
 	}
-	if l.open.Add(1) > int64(limits.max) && limits.max > 0 {
-		l.open.Add(-1)
-		return RefusedTooMany
-	}
+	l.open.Add(1)
 	return ""
 }
 

@@ -11,11 +11,10 @@ import (
 
 // Config is what a TCP entrypoint needs.
 type Config struct {
-	Addr     string         // host:port; an empty host is every address of the machine, port 0 any free port
-	Allow    []netip.Prefix // the sources that may connect; empty: all
-	MaxConns int            // open connections; 0: no limit
-	Inherit  Inheritance
-	Log      *slog.Logger
+	Addr    string         // host:port; an empty host is every address of the machine, port 0 any free port
+	Allow   []netip.Prefix // the sources that may connect; empty: all
+	Inherit Inheritance
+	Log     *slog.Logger
 	// OnRefused, if set, is called for each connection that was closed at once, with a Refused reason.
 	OnRefused func(reason string)
 }
@@ -31,7 +30,7 @@ type TCP struct {
 
 // ListenTCP opens the entrypoint; connections wait in the kernel until Run.
 func ListenTCP(cfg Config) (*TCP, error) {
-	ln, err := listen(listening{cfg.Addr, cfg.Allow, cfg.MaxConns, cfg.Inherit, cfg.Log, cfg.OnRefused})
+	ln, err := listen(listening{cfg.Addr, cfg.Allow, cfg.Inherit, cfg.Log, cfg.OnRefused})
 	if err != nil {
 		return nil, err
 	}
@@ -41,8 +40,8 @@ func ListenTCP(cfg Config) (*TCP, error) {
 // Addr is the address that is listened on.
 func (t *TCP) Addr() net.Addr { return t.ln.tcp.Addr() }
 
-// Limit changes who may connect, and how many connections may be open, for those to come.
-func (t *TCP) Limit(allow []netip.Prefix, maxConns int) { t.ln.limits.Store(&limits{allow, maxConns}) }
+// Allow changes which sources may connect, for connections to come; empty: all.
+func (t *TCP) Allow(sources []netip.Prefix) { t.ln.allow.Store(&sources) }
 
 // Run hands each connection to handle, which owns it, returns at once, and has over called once when it is closed. When
 // ctx ends or Close is called, no more are accepted, and Run returns nil once all are over. The context that handle gets

@@ -83,28 +83,6 @@ func TestTCPRefusesSources(t *testing.T) {
 	}
 }
 
-func TestTCPLimitsOpenConnections(t *testing.T) {
-	r := run(t, Config{Addr: "127.0.0.1:0", MaxConns: 2})
-	a, b := dial(t, r.Addr()), dial(t, r.Addr())
-	wantEcho(t, a)
-	wantEcho(t, b)
-	wantRefused(t, r.Addr())
-	a.Close()
-	<-r.handled
-	for { // the place is free when the connection is over
-		c, err := net.Dial("tcp", r.Addr().String())
-		if err != nil {
-			continue
-		}
-		_, _ = io.WriteString(c, "x")
-		_, err = io.ReadFull(c, make([]byte, 1))
-		c.Close()
-		if err == nil {
-			break
-		}
-	}
-}
-
 func TestTCPDrains(t *testing.T) {
 	r := run(t, Config{Addr: "127.0.0.1:0"})
 	c := dial(t, r.Addr())

@@ -39,6 +39,10 @@ type Settings struct {
 	Routes *Routes
 	// Receive, if set, reads what a connection begins with before it is routed. It blocks within a deadline of its own.
 	Receive func(*net.TCPConn) (Arrival, error)
+	// MaxConns bounds the open connections that have been received: those that are silent before that have a bound of their own.
+	// One more is reset, and Full called, if it is set. No limit, if zero.
+	MaxConns int
+	Full     func()
 	// Refuse, if set, is called in place of a reset for a visitor whom no route takes. It owns the connection.
 	Refuse func(upstream.Conn)
 	// Emit is the PROXY header that services get whose member has no setting of its own.
@@ -75,6 +79,7 @@ type TCP struct {
 	settings atomic.Pointer[settings]
 	usable   wake
 	hands    hands
+	received atomic.Int64 // connections that are open
 	open     crowd
 
 	// A visitor in vain is news, a flood of them is not: the records and the access log have each.
@@ -145,6 +150,9 @@ func (t *TCP) serve(ctx context.Context, accepted *net.TCPConn, visitor upstream
 	}
 	p.relay.over = func(err error) {
 		p.closed(ctx, err)
+		if p.received {
+			t.received.Add(-1)
+		}
 		s.port.ended()
 		s.Counts.Ended()
 		over()
@@ -159,6 +167,7 @@ type passage struct {
 	settings *settings
 	accepted *net.TCPConn // nil for a connection of another kind
 	visitor  upstream.Conn
+	received bool // and counted
 	start    time.Time
 	roll     uint32
 	visit    upstream.Visit
@@ -180,6 +189,9 @@ func (p *passage) seen() Open {
 // connect finds a service for the visitor and joins the two; false if there is none, and then the visitor is gone.
 func (p *passage) connect(ctx context.Context) bool {
 	a, err := p.receive()
+	if err == nil {
+		err = p.admit()
+	}
 	if err != nil {
 		p.turnAway(err)
 		return false
@@ -219,6 +231,22 @@ func (p *passage) receive() (Arrival, error) {
 		return p.settings.Receive(p.accepted)
 	}
 	return Arrival{Source: addrPort(p.visitor.RemoteAddr()), Destination: addrPort(p.visitor.LocalAddr())}, nil
+}
+
+var errFull = errors.New("too many connections are open")
+
+// admit counts the connection, if there is room for it.
+func (p *passage) admit() error {
+	n := p.tcp.received.Add(1)
+	p.received = p.settings.MaxConns == 0 || n <= int64(p.settings.MaxConns)
+	if p.received {
+		return nil
+	}
+	p.tcp.received.Add(-1)
+	if p.settings.Full != nil {
+		p.settings.Full()
+	}
+	return errFull
 }
 
 // turnAway closes a connection that was not received: in order, if all has been answered.

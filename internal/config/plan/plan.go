@@ -90,7 +90,7 @@ type Access struct {
 	ProxyProtocol ProxyAccept    `key:"proxy_protocol" words:"off" help:"PROXY header of a load balancer in front; with udp, one of version 2 in every datagram"`
 	Allow         []netip.Prefix `key:"allow" unit:"CIDR" shown:"data_allow_ips" help:"addresses that may connect; [0.0.0.0/0, ::/0] is everyone whatever data_allow_ips says"`
 	ProbeSources  []netip.Prefix `key:"probe_sources" unit:"CIDR" only:"tcp tls" help:"addresses of load balancers whose checks connect and close: answered here, no member sees them"`
-	MaxConns      int            `key:"max_conns" unit:"N" min:"0" only:"tcp tls" help:"connections at once; 0 is no limit"`
+	MaxConns      int            `key:"max_conns" unit:"N" min:"0" only:"tcp tls" help:"connections at once, each from when its PROXY header or ClientHello is there; 0 is no limit"`
 }
 
 // Acceptance says whether PROXY headers come in.
