@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"encoding/pem"
 	"flag"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
-	"slices"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -79,38 +82,60 @@ func TestHelpHasPurposeAndExamples(t *testing.T) {
 func TestHelpsExamplesRun(t *testing.T) {
 	for _, cmd := range pages(newWorld(t)) {
 		t.Run(cmd.CommandPath(), func(t *testing.T) {
-			w := exampleWorld(t)
+			w := newExampleWorld(t)
 			for _, line := range strings.Split(cmd.Example, "\n") {
-				if code := w.run(t, exampleArguments(line)); code != 0 {
-					t.Errorf("%s: code %d\n%s", line, code, &w.stderr)
-				}
+				w.runs(t, line)
 			}
 		})
 	}
 }
 
-// exampleWorld has what the examples take as given, in the working directory.
-func exampleWorld(t *testing.T) *world {
+// exampleWorld has what the examples take as given: files in the working directory, and a server that answers everything.
+type exampleWorld struct {
+	*world
+	server string // its address
+}
+
+func newExampleWorld(t *testing.T) exampleWorld {
 	t.Helper()
 	w := newWorld(t)
 	t.Chdir(w.dir)
-	if err := os.Mkdir("public", 0o700); err != nil {
-		t.Fatal(err)
+	for _, folder := range []string{"public", "site"} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	writeKeyPair(t, "fullchain.pem", "privkey.pem")
+	writeKeyPair(t, "tls.crt", "tls.key")
 	tokens := `tokens: [{id: 0c5f2a1c, name: other, hash: "sha256:` + strings.Repeat("0", 64) + `", read: true}]`
 	write(t, "tokens.yaml", []byte(tokens))
 	write(t, "culvert.yaml", []byte(rightFile))
-	return w
+	answer := fmt.Sprintf(connectionsJSON, "")
+	answer = answer[:len(answer)-1] + `,"upstreams":[{"name":"app","members":[{"name":"web1"}]}]}`
+	addr, ca := statusServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) })
+	write(t, "ca.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.CA().Raw}))
+	return exampleWorld{w, addr}
 }
 
-// exampleArguments are what follows the program's name in an example, without what only a shell understands.
-func exampleArguments(line string) string {
-	line = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(line), "source <("), ")")
-	args, _, _ := strings.Cut(strings.TrimPrefix(line, "culvert "), " > ")
-	asks := func(word string) bool { return strings.HasPrefix(args, word+" ") }
-	if slices.ContainsFunc([]string{"status", "explain", "reload", "drain", "divert list", "divert end", "member"}, asks) || strings.HasPrefix(args, "token revoke") {
-		args += " --help" // they need a server, or a token that is there: they have tests of their own
+var (
+	ofShell  = regexp.MustCompile(`^source <\(|\)$|'|"| > .*$|\s*&$`) // what only a shell understands
+	asks     = regexp.MustCompile(`^(status|explain|reload|drain|divert list|divert end|member \w+) `)
+	theirURL = regexp.MustCompile(`--url \S+`)
+)
+
+// runs runs a command line as it stands in a page, but for where its server is.
+func (w exampleWorld) runs(t *testing.T, line string) {
+	t.Helper()
+	args := strings.TrimPrefix(ofShell.ReplaceAllString(strings.TrimSpace(line), ""), "culvert ")
+	if asks.MatchString(args) {
+		args = theirURL.ReplaceAllString(args, "--url wss://"+w.server)
+		args = strings.NewReplacer("--auto-tls=false", "--auto-tls=false --tls-ca ca.crt", " --watch", "").Replace(args)
 	}
-	return strings.NewReplacer("'", "", "file:/srv/www", "file:public", "-w /srv/www", "-w public").Replace(args)
+	if strings.HasPrefix(args, "token revoke") {
+		args += " --help" // of a token that is there: it has tests of its own
+	}
+	args = strings.NewReplacer("/etc/culvert/token", "token", "/srv/www", "public").Replace(args)
+	if code := w.run(t, args); code != 0 {
+		t.Errorf("%s: code %d\n%s", line, code, &w.stderr)
+	}
 }
