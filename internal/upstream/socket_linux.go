@@ -79,8 +79,8 @@ func (s *socket) isOwnPeer() bool {
 	if s.to.Port() < 1024 { // no source is picked there, and asking is a system call
 		return false
 	}
-	a, ok := s.LocalAddr().(*net.TCPAddr)
-	return ok && a.Port == int(s.to.Port()) && a.AddrPort().Addr().Unmap() == s.to.Addr()
+	a := s.local()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) == s.to
 }
 
 func dialError(to netip.AddrPort, err error) error {
@@ -205,14 +205,15 @@ func (s *socket) control(op string, do func(fd int) error) error {
 func (s *socket) SyscallConn() (syscall.RawConn, error) { return s.raw, nil }
 
 // LocalAddr is the socket's own address; without port and address once it is closed.
-func (s *socket) LocalAddr() net.Addr {
-	a := new(net.TCPAddr)
+func (s *socket) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(s.local()) }
+
+func (s *socket) local() (a netip.AddrPort) {
 	_ = s.raw.Control(func(fd uintptr) {
-		switch sa, _ := unix.Getsockname(int(fd)); sa := sa.(type) {
-		case *unix.SockaddrInet4:
-			a.IP, a.Port = sa.Addr[:], sa.Port
-		case *unix.SockaddrInet6:
-			a.IP, a.Port = sa.Addr[:], sa.Port
+		switch sa, _ := syscall.Getsockname(int(fd)); sa := sa.(type) { // that of unix asks for the protocol, too
+		case *syscall.SockaddrInet4:
+			a = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+		case *syscall.SockaddrInet6:
+			a = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 		}
 	})
 	return a
