@@ -20,12 +20,6 @@ func (k *socket) copy() (*socket, error) { return nil, errUnsupported }
 // Ready does nothing on this system.
 func (s *Sockets) Ready() error { return nil }
 
-// Program is how a process starts itself again.
-type Program struct {
-	Path string
-	Args []string
-}
-
 var errUnsupported = errors.New("not on this system")
 
 // Self is not known on this system.

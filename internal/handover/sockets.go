@@ -62,59 +62,54 @@ func New(log *slog.Logger) *Sockets {
 	return s
 }
 
+// Program is how a process starts itself again.
+type Program struct {
+	Path string // where the new binary will be
+	Args []string
+}
+
 // ErrReplaced is of a process that opens no more sockets, because another has taken its place.
 var ErrReplaced = errors.New("another process has taken this one's place")
 
 // Listen gives the inherited socket for the address, or opens one. The socket options of lc.Control are set on either. The
 // caller owns it; closing it here does not close it in another process that has it.
 func (s *Sockets) Listen(lc net.ListenConfig, network, address string) (net.Listener, error) {
-	held, err := s.get(network, address, lc.Control, func() (holder, error) {
-		ln, err := lc.Listen(context.Background(), network, address)
-		if err != nil {
-			return nil, err
-		}
-		return ln.(holder), nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return held.(net.Listener), nil
+	return get(s, network, address, lc.Control, lc.Listen)
 }
 
 // ListenPacket is Listen for datagrams. Of two processes that read from one socket each gets some of the datagrams: the old
 // one must stop reading when the new one begins.
 func (s *Sockets) ListenPacket(lc net.ListenConfig, network, address string) (net.PacketConn, error) {
-	held, err := s.get(network, address, lc.Control, func() (holder, error) {
-		pc, err := lc.ListenPacket(context.Background(), network, address)
-		if err != nil {
-			return nil, err
-		}
-		return pc.(holder), nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return held.(net.PacketConn), nil
+	return get(s, network, address, lc.Control, lc.ListenPacket)
 }
 
-func (s *Sockets) get(network, address string, control func(string, string, syscall.RawConn) error, open func() (holder, error)) (holder, error) {
+// control sets the options of a socket, as in net.ListenConfig.
+type control = func(network, address string, c syscall.RawConn) error
+
+// get gives the inherited socket for an address, or what open makes.
+func get[T any](s *Sockets, network, address string, options control, open func(context.Context, string, string) (T, error)) (T, error) {
+	var none T
 	if s == nil {
-		return open()
+		return open(context.Background(), network, address)
 	}
 	if err := s.enter(); err != nil {
-		return nil, err
+		return none, err
 	}
 	defer s.mu.Unlock()
 	if k := s.claim(network, address); k != nil {
-		return s.lend(k, address, control)
+		held, err := s.lend(k, address, options)
+		if err != nil {
+			return none, err
+		}
+		return held.(T), nil
 	}
-	held, err := open()
+	opened, err := open(context.Background(), network, address)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	s.prune()
-	s.open = append(s.open, &socket{Network: family(network), Address: address, held: held})
-	return held, nil
+	s.open = append(s.open, &socket{Network: family(network), Address: address, held: any(opened).(holder)})
+	return opened, nil
 }
 
 // enter locks. While an upgrade runs it waits: the new process has what was open before.
@@ -160,10 +155,10 @@ func (s *Sockets) claim(network, address string) *socket {
 // lend gives a copy of an inherited socket. The socket itself is kept: who closes the copy because a port has nobody to send
 // visitors to at the moment will want another one, and could not open it while the process before has it too. The caller
 // holds mu.
-func (s *Sockets) lend(k *socket, address string, control func(string, string, syscall.RawConn) error) (holder, error) {
+func (s *Sockets) lend(k *socket, address string, options control) (holder, error) {
 	lent, err := k.copy()
 	if err == nil {
-		if err = configure(lent, control); err != nil {
+		if err = configure(lent, options); err != nil {
 			_ = lent.held.Close()
 		}
 	}
@@ -205,15 +200,15 @@ func (k *socket) serves(address string) bool {
 }
 
 // configure sets socket options as if the socket had just been made.
-func configure(k *socket, control func(string, string, syscall.RawConn) error) error {
-	if control == nil {
+func configure(k *socket, options control) error {
+	if options == nil {
 		return nil
 	}
 	raw, err := k.held.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return control(k.Network, k.Address, raw)
+	return options(k.Network, k.Address, raw)
 }
 
 func family(network string) string { return strings.TrimRight(network, "46") }

@@ -19,12 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program is how a process starts itself again.
-type Program struct {
-	Path string // where the new binary will be
-	Args []string
-}
-
 // Self is this process's own program: the path it was called by, so that a link which is set to a new version leads there.
 func Self() (Program, error) {
 	path, err := exec.LookPath(os.Args[0])
