@@ -56,11 +56,7 @@ func (s *Setting) itemSchema() *jsonschema.Schema {
 		if s.Blank != "" {
 			words = append(words[:len(words):len(words)], "", s.Blank)
 		}
-		enum := make([]any, len(words))
-		for i, w := range words {
-			enum[i] = w
-		}
-		return &jsonschema.Schema{Type: "string", Enum: enum}
+		return file.WordSchema(words)
 	}
 	return &jsonschema.Schema{Types: []string{"string", "number"}}
 }

@@ -72,7 +72,7 @@ func (o Options) fieldSchema(f Field) *jsonschema.Schema {
 		list := &jsonschema.Schema{Type: "array", MinItems: &one, Items: s}
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{s.CloneSchemas(), list}, Default: defaultJSON(f.Default, false)}
 	case len(f.Words) > 0:
-		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string", Enum: enum(f.Words)}, o.mappingSchema(t)}}
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{WordSchema(f.Words), o.mappingSchema(t)}}
 	}
 	return o.mappingSchema(t)
 }
@@ -81,13 +81,11 @@ func (o Options) fieldSchema(f Field) *jsonschema.Schema {
 func (o Options) scalarSchema(t reflect.Type, f Field) *jsonschema.Schema {
 	switch {
 	case len(f.Values) > 0:
-		return &jsonschema.Schema{Type: "string", Enum: enum(f.Values), Default: defaultJSON(f.Default, false)}
+		return withDefault(WordSchema(f.Values), f.Default)
 	case t == typeDuration:
-		s := DurationSchema()
-		s.Default = defaultJSON(f.Default, false)
-		return s
+		return withDefault(DurationSchema(), f.Default)
 	case o.scalar(t) != nil:
-		return &jsonschema.Schema{Types: []string{"string", "number"}, Default: defaultJSON(f.Default, false)}
+		return withDefault(&jsonschema.Schema{Types: []string{"string", "number"}}, f.Default)
 	}
 	s := &jsonschema.Schema{}
 	switch t.Kind() {
@@ -129,12 +127,19 @@ func limit(text string) *float64 {
 	return &n
 }
 
-func enum(words []string) []any {
+// WordSchema is the schema of one of these words.
+func WordSchema(words []string) *jsonschema.Schema {
 	all := make([]any, len(words))
 	for i, w := range words {
 		all[i] = w
 	}
-	return all
+	return &jsonschema.Schema{Type: "string", Enum: all}
+}
+
+// withDefault is a schema of text with its default.
+func withDefault(s *jsonschema.Schema, text string) *jsonschema.Schema {
+	s.Default = defaultJSON(text, false)
+	return s
 }
 
 // defaultJSON is a default as JSON has it.
