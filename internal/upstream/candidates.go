@@ -26,6 +26,7 @@ type Candidates struct {
 	full     bool // there are members to wait for
 
 	elsewhere bool // as the visit has it
+	datagrams bool // likewise
 	ejected   bool // there are members that are not for this visit because they are ejected
 }
 
@@ -100,7 +101,9 @@ func (u *Upstream) rankMany(c *Candidates, v *Visit, n int) {
 
 func (u *Upstream) order(c *Candidates, v *Visit, s *scratch) {
 	cfg := u.cfg.Load()
-	c.elsewhere = v != nil && v.Elsewhere
+	if v != nil {
+		c.elsewhere, c.datagrams = v.Elsewhere, v.Datagrams
+	}
 	n, room, taken := u.look(c, cfg.SlowStart, s)
 	for _, group := range [...]uint{1<<well | 1<<suspect, 1<<backup | 1<<suspectBackup, 1 << ejected} {
 		if room&group != 0 {
@@ -198,7 +201,7 @@ func (c *Candidates) Claim(i int) (p *Place, at int) {
 		s := c.seats[c.order.At(i)]
 		if s.take(s.now.Load().maxConns) {
 			s.total.Add(1)
-			s.tryAgain(c.upstream)
+			s.tryAgain(c.upstream, c.datagrams)
 			return &Place{upstream: c.upstream, seat: s, elsewhere: c.elsewhere}, i
 		}
 	}

@@ -27,13 +27,25 @@ func (s *seat) alone() time.Duration {
 
 // tryAgain has a member whose ejection is over ranked as before for all but the visitor who takes a place now: if it is still
 // a black hole, one visitor waits for it and not everyone of that moment.
-func (s *seat) tryAgain(u *Upstream) {
-	if until := time.Duration(s.ejected.Load()); until != 0 {
-		if now := u.now(); now >= until {
-			s.trial.Store(int64(now + trialTime))
-			time.AfterFunc(trialTime, u.wake)
-		}
+//
+// Services of datagrams may never answer: that none has refused by the end of its trial is as good as a success.
+func (s *seat) tryAgain(u *Upstream, datagrams bool) {
+	until := time.Duration(s.ejected.Load())
+	if until == 0 {
+		return
 	}
+	now := u.now()
+	if now < until {
+		return
+	}
+	s.trial.Store(int64(now + trialTime))
+	failures := s.row.Load()
+	time.AfterFunc(trialTime, func() {
+		if datagrams && s.row.Load() == failures {
+			u.succeeded(s)
+		}
+		u.wake()
+	})
 }
 
 // failedAt notes that a member did not give a connection, and may eject it. Elsewhere is as the visit has it.

@@ -501,3 +501,48 @@ func TestAQueueThatComesDuringAnEjection(t *testing.T) {
 		l.all.Wait()
 	})
 }
+
+// Services of datagrams may never say a word: that none refuses during its trial is as good as a success.
+func TestTrialOfAServiceThatNeverAnswers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		datagrams, refused bool
+		want               int // of ten visitors
+	}{
+		"datagrams":              {datagrams: true, want: 5},
+		"datagrams, but refused": {datagrams: true, refused: true, want: 0},
+		"a connection":           {want: 1}, // the next trial
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u, _ := nodes(Config{Ejection: Ejection{After: 1}}, 2)
+				v := &Visit{Datagrams: tt.datagrams}
+				claim := func() *Place {
+					c := u.Candidates(v)
+					p, _ := c.Claim(0)
+					return p
+				}
+				a := claim()
+				a.Report(&DialError{Reason: Refused, Err: errors.New("x")})
+				time.Sleep(10 * time.Second)
+				trial := claim()
+				for trial.Member() != a.Member() {
+					trial = claim()
+				}
+				if tt.refused {
+					trial.Report(&DialError{Reason: Refused, Err: errors.New("x")})
+				}
+				time.Sleep(trialTime)
+				synctest.Wait()
+				got := 0
+				for range 10 {
+					if claim().Member() == a.Member() {
+						got++
+					}
+				}
+				if got != tt.want {
+					t.Errorf("after the trial it had %d of 10 visitors, want %d", got, tt.want)
+				}
+			})
+		})
+	}
+}
