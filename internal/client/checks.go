@@ -37,7 +37,7 @@ func (c *checks) add(u Upstream, cfg Config) error {
 		OnChange: func(up bool, cause error) { c.tell(u.Tunnel, up, cause) },
 	}
 	switch {
-	case u.Scheme == SchemeHTTPS:
+	case u.Scheme == SchemeHTTPS && u.Check.Kind != health.TCP:
 		config, err := serviceTLS(u)
 		if err != nil {
 			return err

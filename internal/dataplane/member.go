@@ -73,7 +73,7 @@ func (s *staticMember) check(c health.Check) {
 	}
 	log := s.pool.plane.cfg.Log.With("upstream", s.pool.name, "member", s.plan.Name)
 	checker, err := health.New(health.Config{
-		Check: c, Network: network, Address: address,
+		Check: c, Network: network, Address: address, TLS: s.pool.file.CheckTLS(s.plan),
 		OnChange: func(up bool, cause error) { s.changed(log, up, cause) },
 	})
 	if err != nil { // the file was checked, so this is a check that no file can ask for

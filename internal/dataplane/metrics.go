@@ -155,6 +155,7 @@ var (
 	memberChecks = prometheus.NewDesc("culvert_member_checks_total", "Checks of the member.", memberLabels, nil)
 	memberBad    = prometheus.NewDesc("culvert_member_check_failures_total", "Checks of the member that failed.", memberLabels, nil)
 	memberFlaps  = prometheus.NewDesc("culvert_member_check_changes_total", "How often its check has found the member up or down anew.", memberLabels, nil)
+	memberTook   = prometheus.NewDesc("culvert_member_check_seconds", "How long the last check of the member took.", memberLabels, nil)
 	upstreamWait = prometheus.NewDesc("culvert_upstream_queued", "Visitors that wait for a member with room.", []string{"upstream"}, nil)
 )
 
@@ -163,7 +164,7 @@ func (d *DataPlane) Collector() prometheus.Collector { return memberCollector{d}
 
 func (c memberCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		memberOpened, memberOpen, memberFailed, memberUp, memberWeight, memberLeft, memberChecks, memberBad, memberFlaps, upstreamWait,
+		memberOpened, memberOpen, memberFailed, memberUp, memberWeight, memberLeft, memberChecks, memberBad, memberFlaps, memberTook, upstreamWait,
 	} {
 		ch <- d
 	}
@@ -195,6 +196,7 @@ func (c memberCollector) Collect(ch chan<- prometheus.Metric) {
 				counter(memberChecks, float64(st.Checks), p.name, s.Name)
 				counter(memberBad, float64(st.Failures), p.name, s.Name)
 				counter(memberFlaps, float64(st.Changes), p.name, s.Name)
+				gauge(memberTook, st.Took.Seconds(), p.name, s.Name)
 			}
 		}
 	}

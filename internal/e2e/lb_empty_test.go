@@ -115,7 +115,7 @@ func TestLBQueueOfAnEmptyEntrypointEnds(t *testing.T) {
 	b := startLB(t, strings.Replace(text, "    routes:", "    when_empty: queue\n    queue_timeout: 1s\n    routes:", 1))
 	until(t, "the check has failed", func() bool {
 		m := b.metrics(t)
-		return sum(m, "culvert_member_checks_total") > 0 && sum(m, "culvert_member_up") == 0
+		return sum(m, "culvert_member_checks_total") > 0 && sum(m, "culvert_member_check_seconds") > 0 && sum(m, "culvert_member_up") == 0
 	})
 	c := openTalk(t, "tcp", "", addr)
 	began := time.Now()

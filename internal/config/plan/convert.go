@@ -1,6 +1,9 @@
 package plan
 
 import (
+	"cmp"
+	"crypto/tls"
+	"net"
 	"slices"
 
 	"culvert/internal/proxyproto"
@@ -16,7 +19,7 @@ func (u Upstream) Check() (health.Check, bool) {
 	c := health.Check{Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall, Port: h.Port}
 	switch {
 	case h.HTTP != nil:
-		c.Kind, c.Path, c.Host = health.HTTP, h.HTTP.Path, h.HTTP.Host
+		c.Kind, c.Method, c.Path, c.Host, c.Expect = health.HTTP, h.HTTP.Method, h.HTTP.Path, h.HTTP.Host, h.HTTP.Expect
 		for _, r := range h.HTTP.Status {
 			c.Status = append(c.Status, health.StatusRange(r))
 		}
@@ -34,6 +37,29 @@ func (u Upstream) Check() (health.Check, bool) {
 		c.Proxy = 2
 	}
 	return c, true
+}
+
+// CheckTLS is how the upstream's check speaks TLS to a member; nil if it does not.
+func (u Upstream) CheckTLS(m Member) *tls.Config {
+	if u.Health == nil || u.Health.TLS == nil {
+		return nil
+	}
+	asked := ""
+	if u.Health.HTTP != nil {
+		asked = u.Health.HTTP.Host
+	}
+	network, address := m.Network()
+	if network == "unix" {
+		address = "localhost"
+	}
+	name := cmp.Or(asked, address)
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	return &tls.Config{
+		ServerName:         cmp.Or(u.Health.TLS.ServerName, name),
+		InsecureSkipVerify: u.Health.TLS.Insecure, //nolint:gosec // as the operator has it, for a check alone
+	}
 }
 
 // Emission is the header as package proxyproto has it.

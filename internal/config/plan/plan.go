@@ -279,7 +279,7 @@ func (e Eject) Off() bool { return e.After < 0 }
 // Health is an active check. Exactly one of the four kinds is not nil.
 type Health struct {
 	TCP    *TCPCheck    `key:"tcp" help:"connect; no settings of its own: {}"`
-	HTTP   *HTTPCheck   `key:"http" help:"GET a path"`
+	HTTP   *HTTPCheck   `key:"http" help:"ask for a path"`
 	Expect *ExpectCheck `key:"expect" help:"connect, send, and read what must come back; a process that hangs fails it"`
 	UDP    *ExpectCheck `key:"udp" help:"send a datagram, and wait for one that must come back"`
 
@@ -289,6 +289,14 @@ type Health struct {
 	Fall     int           `key:"fall" default:"3" unit:"N" min:"1" max:"1000" help:"failures in a row that make it unusable"`
 	// Port is 0 for the member's own.
 	Port uint16 `key:"port" unit:"PORT" shown:"the member's" help:"another port of the member to check"`
+	// TLS is nil for a check in the clear.
+	TLS *CheckTLS `key:"tls" help:"speak TLS, as a member does whose visitors' TLS is passed through; {} is enough. tcp is then content with the handshake"`
+}
+
+// CheckTLS is how a check speaks TLS.
+type CheckTLS struct {
+	ServerName string `key:"server_name" unit:"HOST" shown:"http's host, else the member's" help:"the name to ask for, which the certificate must have"`
+	Insecure   bool   `key:"insecure" help:"take any certificate, such as one of a private CA: it is a check, no visitor relies on it"`
 }
 
 // TCPCheck connects.
@@ -296,10 +304,12 @@ type TCPCheck struct{}
 
 // HTTPCheck asks for a path.
 type HTTPCheck struct {
-	Path string `key:"path" default:"/" unit:"PATH" help:"path to ask for"`
+	Method string `key:"method" default:"GET" values:"GET HEAD OPTIONS" help:"method"`
+	Path   string `key:"path" default:"/" unit:"PATH" help:"path to ask for"`
 	// Host is empty for the member's address.
 	Host   string        `key:"host" unit:"HOST" shown:"the member's address" help:"Host header"`
 	Status []StatusRange `key:"status" unit:"CODES" default:"200-399" help:"status codes that are right: 200, 200-399"`
+	Expect string        `key:"expect" raw:"true" unit:"TEXT" help:"what the body must hold; anything, if left out"`
 }
 
 // StatusRange is a range of HTTP status codes, ends included.

@@ -361,6 +361,26 @@ func TestConversions(t *testing.T) {
 	if _, ok := p.Upstreams[2].Check(); ok {
 		t.Error("an upstream without health has a check")
 	}
+	if p.Upstreams[0].CheckTLS(p.Upstreams[0].Members[0]) != nil {
+		t.Error("a check in the clear speaks TLS")
+	}
+	for _, test := range []struct{ address, health, want string }{
+		{"10.0.0.1:443", "tcp: {}, tls: {}", "10.0.0.1"},
+		{"web1:443", "tcp: {}, tls: {}", "web1"},
+		{"'[2001:db8::1]:443'", "http: {}, tls: {}", "2001:db8::1"},
+		{"unix:/run/x", "http: {}, tls: {}", "localhost"},
+		{"10.0.0.1:443", "http: {host: 'a.example.com:8443'}, tls: {}", "a.example.com"},
+		{"10.0.0.1:443", "http: {host: a.example.com}, tls: {server_name: b.example.com, insecure: true}", "b.example.com"},
+	} {
+		p, _, err := read("entrypoints: [{name: e, addr: ':1', routes: [{upstream: a}]}]\nupstreams: [{name: a, members: [{address: " + test.address + "}], health: {" + test.health + "}}]\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := p.Upstreams[0]
+		if got := u.CheckTLS(u.Members[0]); got == nil || got.ServerName != test.want || got.InsecureSkipVerify != u.Health.TLS.Insecure {
+			t.Errorf("%s, %s: %+v, want the name %s", test.address, test.health, got, test.want)
+		}
+	}
 	if got, want := p.Upstreams[1].ProxyProtocol.Emission(), (proxyproto.Emission{Version: proxyproto.V2, Authority: true, UniqueID: true, CRC32C: true, FirstDatagram: true}); got != want {
 		t.Errorf("emission %+v, want %+v", got, want)
 	}

@@ -106,6 +106,14 @@ func (c *checker) kind(u *Upstream, path string) {
 		c.fault(path+".udp", "check by tcp, or write proxy_protocol: v2", "a datagram can carry no PROXY header of version v1")
 		return
 	}
+	if h.HTTP != nil && h.HTTP.Method == "HEAD" && h.HTTP.Expect != "" {
+		c.fault(path+".http.expect", "write method: GET", "the answer to HEAD has no body that could hold it")
+		return
+	}
+	if h.UDP != nil && h.TLS != nil {
+		c.fault(path+".tls", "leave it out", "a datagram is sent as it is")
+		return
+	}
 	check, _ := u.Check()
 	if err := check.Validate(); err != nil {
 		c.fault(path, "docs/configuration.md tells what it may be", "%s", err)

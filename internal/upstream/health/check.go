@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ type Kind string
 // The kinds of checks.
 const (
 	TCP    Kind = "tcp"    // connects
-	HTTP   Kind = "http"   // GETs a path and looks at the status
+	HTTP   Kind = "http"   // asks for a path and looks at the status, and at the body if something is expected there
 	Expect Kind = "expect" // connects, sends, and reads until the answer holds what is expected
 	UDP    Kind = "udp"    // sends a datagram and waits for one that holds what is expected
 )
@@ -30,13 +31,14 @@ const (
 type Check struct {
 	Kind Kind
 
-	// Of HTTP: the path, "/" if empty; the Host header, the service's address if empty; and the codes that are right, 200
-	// to 399 if empty.
-	Path, Host string
-	Status     []StatusRange
+	// Of HTTP: the method, GET if empty; the path, "/" if empty; the Host header, the service's address if empty; and the
+	// codes that are right, 200 to 399 if empty.
+	Method, Path, Host string
+	Status             []StatusRange
 
 	// Of Expect and UDP: what is sent, which may be empty where the service speaks first, and what the answer must hold;
 	// empty means that any answer will do. A UDP check that expects nothing is content if nobody refuses the datagram.
+	// HTTP sends nothing of its own, and expects it in the body.
 	Send, Expect string
 
 	Interval time.Duration // from the start of one check to that of the next; DefaultInterval if zero
@@ -75,7 +77,7 @@ func (c Check) withDefaults() Check {
 	c.Timeout = min(cmp.Or(c.Timeout, DefaultTimeout), c.Interval)
 	c.Rise, c.Fall = cmp.Or(c.Rise, DefaultRise), cmp.Or(c.Fall, DefaultFall)
 	if c.Kind == HTTP {
-		c.Path = cmp.Or(c.Path, "/")
+		c.Method, c.Path = cmp.Or(c.Method, http.MethodGet), cmp.Or(c.Path, "/")
 		if len(c.Status) == 0 {
 			c.Status = []StatusRange{{200, 399}}
 		}
@@ -94,7 +96,7 @@ func (c Check) Validate() error {
 		return err
 	}
 	switch {
-	case c.Kind != Expect && c.Kind != UDP && c.Send+c.Expect != "":
+	case c.Kind == TCP && c.Send+c.Expect != "", c.Kind == HTTP && c.Send != "":
 		return fmt.Errorf("a %s check sends and expects nothing of one's choice; use expect or udp", c.Kind)
 	case len(c.Send) > maxText || len(c.Expect) > maxText:
 		return fmt.Errorf("more than %d bytes to send or to expect", maxText)
@@ -116,10 +118,19 @@ func (c Check) Validate() error {
 
 func (c Check) validateHTTP() error {
 	if c.Kind != HTTP {
-		if c.Path+c.Host != "" || len(c.Status) > 0 {
-			return fmt.Errorf("a %s check has no path, host and status", c.Kind)
+		if c.Method+c.Path+c.Host != "" || len(c.Status) > 0 {
+			return fmt.Errorf("a %s check has no method, path, host and status", c.Kind)
 		}
 		return nil
+	}
+	switch c.Method {
+	case "", http.MethodGet, http.MethodOptions:
+	case http.MethodHead:
+		if c.Expect != "" {
+			return errors.New("the answer to HEAD has no body, which could hold what is expected; use GET")
+		}
+	default:
+		return fmt.Errorf("method: %.20q changes something; use GET, HEAD or OPTIONS", c.Method)
 	}
 	odd := func(r rune) bool { return r <= ' ' || r == 0x7f }
 	if c.Path != "" && (c.Path[0] != '/' || strings.ContainsFunc(c.Path, odd)) {

@@ -17,7 +17,7 @@ type Config struct {
 	Check Check
 	// Network and Address are the service: "tcp" or "udp" with host:port, "unix" with a path.
 	Network, Address string
-	// TLS, if set, is spoken to the service by checks that read an answer. Its ServerName must be set.
+	// TLS, if set, is spoken to the service; a TCP check is content with the handshake. Its ServerName must be set.
 	TLS *tls.Config
 	// OnChange, if set, is called with the first answer, and then when the service becomes usable or unusable. The cause of
 	// a service being down is the failure of its last check. Calls come from Run, one after the other.

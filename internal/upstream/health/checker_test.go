@@ -232,7 +232,10 @@ func TestNothingIsToldAfterTheEnd(t *testing.T) {
 func TestWrongChecks(t *testing.T) {
 	for want, c := range map[string]Check{
 		"kind of check":    {Kind: "ping"},
-		"no path":          {Kind: TCP, Path: "/x"},
+		"no method, path":  {Kind: TCP, Path: "/x"},
+		"changes someth":   {Kind: HTTP, Method: "POST"},
+		"HEAD has no body": {Kind: HTTP, Method: "HEAD", Expect: "x"},
+		"nothing of one's": {Kind: HTTP, Send: "x"},
 		"begin with":       {Kind: HTTP, Path: "healthz"},
 		"space in it":      {Kind: HTTP, Path: "/a b"},
 		"is not a host":    {Kind: HTTP, Host: "a\r\nX: y"},

@@ -61,20 +61,21 @@ func (p *prober) askStream(ctx context.Context, conn net.Conn) error {
 		}
 		first = nil
 	}
-	switch {
-	case p.check.Kind == TCP:
-		return nil
-	case p.tls != nil:
+	if p.tls != nil {
 		t := tls.Client(conn, p.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return fmt.Errorf("tls handshake: %w", err)
 		}
 		conn = t
 	}
-	if p.check.Kind == HTTP {
+	switch p.check.Kind {
+	case TCP:
+		return nil
+	case HTTP:
 		return p.askHTTP(conn, first)
+	default:
+		return p.askExpect(conn, first)
 	}
-	return p.askExpect(conn, first)
 }
 
 // partTime is how long a service gets to end a connection whose other end has ended, within the time of the check.
@@ -115,33 +116,38 @@ func addrPort(a net.Addr) netip.AddrPort {
 var errNotIt = errors.New("the answer is not the right one")
 
 func (p *prober) askHTTP(conn net.Conn, first []byte) error {
-	host, path := p.check.Host, p.check.Path
+	host, what := p.check.Host, p.check.Method+" "+p.check.Path
 	switch {
 	case host == "" && p.network == "unix":
 		host = "localhost"
 	case host == "":
 		host = p.address
 	}
-	out := fmt.Appendf(first, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: culvert-health\r\nAccept: */*\r\nConnection: close\r\n\r\n", path, host)
+	out := fmt.Appendf(first, "%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: culvert-health\r\nAccept: */*\r\nConnection: close\r\n\r\n", what, host)
 	if _, err := conn.Write(out); err != nil {
 		return err
 	}
 	in := bufio.NewReader(io.LimitReader(conn, maxAnswer))
 	for {
-		resp, err := http.ReadResponse(in, nil)
+		resp, err := http.ReadResponse(in, &http.Request{Method: p.check.Method})
 		switch {
 		case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-			return fmt.Errorf("GET %s: %w: it ended before a whole head", path, errNotIt)
+			return fmt.Errorf("%s: %w: it ended before a whole head", what, errNotIt)
 		case err != nil:
-			return fmt.Errorf("GET %s: %w", path, err)
+			return fmt.Errorf("%s: %w", what, err)
 		}
-		_ = resp.Body.Close()
 		switch code := resp.StatusCode; {
+		case p.right(code) && p.check.Expect == "":
+			return nil
 		case p.right(code):
+			if err := p.find(resp.Body); err != nil {
+				return fmt.Errorf("%s: %s, body: %w", what, resp.Status, err)
+			}
 			return nil
 		case code < 200 && code != http.StatusSwitchingProtocols: // the answer is still to come
+			_ = resp.Body.Close() // there is none
 		default:
-			return fmt.Errorf("GET %s: %s", path, resp.Status)
+			return fmt.Errorf("%s: %s", what, resp.Status)
 		}
 	}
 }
@@ -161,10 +167,15 @@ func (p *prober) askExpect(conn net.Conn, first []byte) error {
 			return err
 		}
 	}
+	return p.find(conn)
+}
+
+// find reads until there is what is expected.
+func (p *prober) find(in io.Reader) error {
 	var got []byte
 	for len(got) < maxAnswer {
 		free := make([]byte, 4096)
-		n, err := conn.Read(free)
+		n, err := in.Read(free)
 		got = append(got, free[:n]...)
 		switch {
 		case n > 0 && bytes.Contains(got, []byte(p.check.Expect)):

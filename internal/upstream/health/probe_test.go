@@ -104,6 +104,15 @@ func TestChecksOfStreams(t *testing.T) {
 		{"http error", Check{Kind: HTTP, Path: "/healthz"}, answers("HTTP/1.1 503 Service Unavailable\r\n\r\n"), "GET /healthz: 503 Service Unavailable"},
 		{"http error that is right", Check{Kind: HTTP, Status: []StatusRange{{401, 401}}}, answers("HTTP/1.1 401 Unauthorized\r\n\r\n"), ""},
 		{"http not in the range", Check{Kind: HTTP, Status: []StatusRange{{200, 200}, {204, 204}}}, answers("HTTP/1.1 301 Moved\r\n\r\n"), "301 Moved"},
+		{"http by HEAD", Check{Kind: HTTP, Method: "HEAD"}, answers("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"), ""},
+		{"http error by OPTIONS", Check{Kind: HTTP, Method: "OPTIONS", Path: "/x"}, answers("HTTP/1.1 405 No\r\n\r\n"), "OPTIONS /x: 405 No"},
+		{"http body", Check{Kind: HTTP, Expect: "ready"}, answers("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrea\r\n2\r\ndy\r\n0\r\n\r\n"), ""},
+		{"http body that is another", Check{Kind: HTTP, Expect: "ready"}, answers("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nstarting"), `want "ready" in "starting"`},
+		{"http body that is too long", Check{Kind: HTTP, Expect: "y"}, answers("HTTP/1.1 200 OK\r\nContent-Length: 131072\r\n\r\n" + strings.Repeat("x", 2*maxAnswer)), "not the right one"},
+		{"http body that goes on", Check{Kind: HTTP, Expect: "ready"}, answers("HTTP/1.1 200 OK\r\n\r\nready"), ""},
+		{"http without a body", Check{Kind: HTTP, Expect: "ready"}, answers("HTTP/1.1 204 No\r\n\r\n"), "GET /: 204 No, body: closed without an answer"},
+		{"http body of an error", Check{Kind: HTTP, Expect: "ready"}, answers("HTTP/1.1 500 Oh\r\nContent-Length: 5\r\n\r\nready"), "GET /: 500 Oh"},
+		{"http body that hangs", short(Check{Kind: HTTP, Expect: "ready"}), answers("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nrea"), `want "ready" in "rea"`},
 		{"not http", Check{Kind: HTTP}, answers("SSH-2.0-OpenSSH\r\n"), "malformed"},
 		{"http cut", Check{Kind: HTTP}, func(c net.Conn) { _, _ = c.Read(make([]byte, 1024)); _, _ = io.WriteString(c, "HTTP/1.1 200") }, "ended before a whole head"},
 		{"http hangs", short(Check{Kind: HTTP}), silent, "no answer within 50ms"},
@@ -181,11 +190,17 @@ func TestHTTPRequest(t *testing.T) {
 	if r.Method != "GET" || r.RequestURI != "/healthz?deep=1" || r.Host != "app.example.com" || r.Proto != "HTTP/1.1" || r.TLS == nil {
 		t.Errorf("got %s %s of %s, %s, TLS %v", r.Method, r.RequestURI, r.Host, r.Proto, r.TLS != nil)
 	}
-	err = ask(t, Config{
-		Check: Check{Kind: HTTP}, Network: "tcp", Address: srv.Listener.Addr().String(), TLS: &tls.Config{ServerName: "example.com"},
-	})
-	if err == nil || !strings.Contains(err.Error(), "tls handshake") {
-		t.Errorf("a certificate that nobody trusts: error %v", err)
+	trusting := &tls.Config{RootCAs: pool, ServerName: "example.com"}
+	if err := ask(t, Config{Check: Check{Kind: TCP}, Network: "tcp", Address: srv.Listener.Addr().String(), TLS: trusting}); err != nil {
+		t.Errorf("a handshake alone: %v", err)
+	}
+	for _, kind := range []Kind{TCP, HTTP, Expect} {
+		err = ask(t, Config{
+			Check: Check{Kind: kind}, Network: "tcp", Address: srv.Listener.Addr().String(), TLS: &tls.Config{ServerName: "example.com"},
+		})
+		if err == nil || !strings.Contains(err.Error(), "tls handshake") {
+			t.Errorf("%s, a certificate that nobody trusts: error %v", kind, err)
+		}
 	}
 }
 
