@@ -357,6 +357,7 @@ func maybeSent(err error) bool {
 // giveUp ends a visitor that gets no service.
 func (p *passage) giveUp(ctx context.Context, err error) {
 	reason := upstream.ReasonOf(err)
+	p.recordFailure(err) // first: who was sent away can be told why
 	if reason == upstream.NoRoute && p.settings.Refuse != nil {
 		p.settings.Refuse(p.visitor)
 	} else {
@@ -368,7 +369,6 @@ func (p *passage) giveUp(ctx context.Context, err error) {
 		level = slog.LevelDebug
 	}
 	p.tcp.tell(ctx, level, p, reason, err)
-	p.recordFailure(err)
 }
 
 // tell logs that a visitor came in vain, or counts it for the next line if there were many.
