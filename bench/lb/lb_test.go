@@ -32,7 +32,7 @@ func TestFlags(t *testing.T) {
 
 // TestGatesNameWhatRowsMeasure keeps a gate from passing because nobody measures its quantity under that name.
 func TestGatesNameWhatRowsMeasure(t *testing.T) {
-	measured := []string{trials.RequestCPU(64), trials.RequestCPU(1), trials.ConnectionCPU, idleMemory, trials.IdleDescriptors, packetLoss, packetCPU}
+	measured := []string{trials.RequestCPU(64), trials.RequestCPU(1), trials.ConnectionCPU, idleMemory, trials.IdleDescriptors, packetLoss, packetCPU, questionLoss, questionCPU}
 	for _, d := range []load.Direction{load.Down, load.Up} {
 		measured = append(measured, trials.TransferCPU(1, d), trials.TransferCPU(4, d))
 	}

@@ -38,6 +38,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 			return trials.RunService(ctx, args[1:], out)
 		case "packets":
 			return runPackets(ctx, args[1:], out)
+		case "questions":
+			return runQuestions(ctx, args[1:], out)
 		}
 	}
 	s, err := parse(args, errs)

@@ -38,6 +38,10 @@ func rows() []trials.Row {
 			Name: "udp", Systems: []string{systems.Culvert, systems.Nginx}, Measure: packets,
 			What: "50,000 datagrams of 200 bytes a second from 16 sockets, one way. HAProxy carries none.",
 		},
+		{
+			Name: "dns", Systems: []string{systems.Culvert, systems.Nginx}, Measure: questions,
+			What: "3,000 questions a second to dnsmasq, each from a port of its own, with default settings; nginx with proxy_responses 1.",
+		},
 	}
 }
 
@@ -78,5 +82,6 @@ func gates() []report.Gate {
 		{Name: idleMemory, Quantity: idleMemory, System: c, Limit: 10},
 		{Name: trials.IdleDescriptors, Quantity: trials.IdleDescriptors, System: c, Limit: 2.01},
 		{Name: packetLoss, Quantity: packetLoss, System: c, Limit: 1},
+		{Name: questionLoss, Quantity: questionLoss, System: c, Limit: 1},
 	}
 }

@@ -2,6 +2,7 @@ package systems
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -92,6 +93,7 @@ func nginx() System {
 				"stream {",
 				" server { listen "+p.PublicAt()+"; proxy_pass "+p.Service+"; }",
 				" server { listen "+p.PublicAt()+" udp; proxy_pass "+p.Service+"; }",
+				" server { listen "+p.TunnelAt()+" udp; proxy_pass "+p.Names+"; proxy_responses 1; }",
 				"}",
 			))
 			return err
@@ -100,6 +102,18 @@ func nginx() System {
 			return []string{find("nginx"), "-e", "stderr", "-p", p.Dir, "-c", p.Path("nginx.conf")}
 		},
 	}
+}
+
+// NamesServer is the command of a server of names that knows one name, on loopback.
+func NamesServer(port, name string) ([]string, error) {
+	program := find("dnsmasq")
+	if program == "" {
+		return nil, errors.New("dnsmasq is missing")
+	}
+	return []string{
+		program, "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-", "--pid-file=", "--no-resolv", "--no-hosts",
+		"--bind-interfaces", "--listen-address=127.0.0.1", "--port=" + port, "--address=/" + name + "/192.0.2.1", "--user=" + me(),
+	}, nil
 }
 
 // streamModule is where Debian has nginx's TCP proxy.

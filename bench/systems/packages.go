@@ -12,7 +12,7 @@ import (
 func packages() map[string]string {
 	return map[string]string{
 		"wrk": "wrk", "haproxy": "haproxy", "nginx": "nginx", streamModule: "libnginx-mod-stream",
-		"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ip": "iproute2",
+		"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "ip": "iproute2", "dnsmasq": "dnsmasq-base",
 	}
 }
 

@@ -20,6 +20,7 @@ type Place struct {
 	Keys    Keys
 	Dir     string // of this run alone
 	Service string // host:port of the service
+	Names   string // host:port of a server of names, to which balancers lead what comes to the tunnel's port
 	Host    string // address of the server
 	Public  string // port for visitors
 	Tunnel  string // port for clients

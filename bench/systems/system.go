@@ -97,7 +97,9 @@ func balancer() System {
 				"entrypoints:",
 				"- {name: bench, addr: '"+p.PublicAt()+"', routes: [{upstream: service}]}",
 				"- {name: packets, protocol: udp, addr: '"+p.PublicAt()+"', routes: [{upstream: service}]}",
+				"- {name: names, protocol: udp, addr: '"+p.TunnelAt()+"', routes: [{upstream: names}]}",
 				"upstreams:", "- {name: service, members: [{address: '"+p.Service+"'}]}",
+				"- {name: names, members: [{address: '"+p.Names+"'}]}",
 			))
 			return err
 		},

@@ -260,10 +260,12 @@ func (b *Bench) Place() (systems.Place, error) {
 	b.runs++
 	p := systems.Place{Binary: b.Binary, Self: b.Self, Keys: b.keys, Host: "127.0.0.1", Service: b.at}
 	p.Dir = filepath.Join(b.Dir, fmt.Sprintf("run-%d", b.runs))
-	var errs [3]error
+	var errs [4]error
 	errs[0] = os.Mkdir(p.Dir, 0o755)
 	p.Public, errs[1] = systems.FreePort()
 	p.Tunnel, errs[2] = systems.FreePort()
+	names, err := systems.FreePort()
+	p.Names, errs[3] = "127.0.0.1:"+names, err
 	return p, errors.Join(errs[:]...)
 }
 
