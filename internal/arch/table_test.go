@@ -52,7 +52,7 @@ func table() []row {
 
 		// Level 4 to 6: settings, assembly, commands.
 		// The data plane, of what a file says and clients offer.
-		{"dataplane", []string{"accesslog", "admin", "balancer", "cidr", "config/plan", "control", "entrypoint", "hostname", "proxy", "proxyproto", "router", "tunnel", "upstream", "upstream/health"}},
+		{"dataplane", []string{"accesslog", "admin", "balancer", "cidr", "config/plan", "control", "entrypoint", "hostname", "proxy", "proxyproto", "router", "tunnel", "udp", "upstream", "upstream/health"}},
 		{"config", []string{"auth", "cidr", "client", "config/file", "config/plan", "hostname", "pki", "proxyproto", "tunnel", "upstream/health"}},
 		{"app", []string{
 			"accesslog", "admin", "auth", "client", "config", "config/plan", "control", "cork", "dataplane", "entrypoint", "handover", "mux", "pki",

@@ -21,6 +21,7 @@ import (
 	"culvert/internal/proxy"
 	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
+	"culvert/internal/udp"
 )
 
 // Config is what a DataPlane needs.
@@ -41,7 +42,8 @@ type Config struct {
 
 // DataPlane is the data plane of one process. Use New, Apply, then what you like, and Shutdown once.
 type DataPlane struct {
-	cfg Config
+	cfg   Config
+	flows *udp.Room // of all entrypoints of UDP together
 
 	ports    map[string]plan.Entrypoint // what those that clients open have in common, by network
 	serving  sync.WaitGroup             // entrypoints with their connections, checks of members
@@ -73,7 +75,7 @@ func New(cfg Config) *DataPlane {
 		return e
 	}
 	return &DataPlane{
-		cfg: cfg, ports: map[string]plan.Entrypoint{"tcp": port(plan.TCP), "udp": port(plan.UDP)},
+		cfg: cfg, flows: proxy.NewFlowRoom(), ports: map[string]plan.Entrypoint{"tcp": port(plan.TCP), "udp": port(plan.UDP)},
 		pools: make(map[string]*pool), entries: make(map[string]*entry), offers: make(map[tunnel.Name][]*publication),
 		listens: make(map[listening]struct{}), dirty: make(map[*pool]struct{}), look: make(chan struct{}, 1),
 	}

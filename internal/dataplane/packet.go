@@ -78,13 +78,17 @@ func (s *udpServer) listen(e *entry) (socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if most := d.flows.Most(); e.plan.MaxFlows > most && e.plan.Mode != plan.PerPacket {
+		d.cfg.Log.Warn("all entrypoints together may have fewer flows than max_flows, half of the limit of open files: raise that (LimitNOFILE= of a unit, ulimit -Hn)",
+			"entrypoint", name, "max_flows", e.plan.MaxFlows, "flows", most)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &udpSocket{UDP: ep, settings: socketSettings(e.plan), cancel: cancel}
 	records := flowRecords{records: d.cfg.Records, entrypoint: name, routes: &s.routes, total: &s.total}
 	l.proxy = proxy.NewUDP(proxy.UDPConfig{
 		Label: name, Route: s.route, Metrics: d.cfg.UDPMetrics, Log: d.cfg.Log,
 		Idle: e.plan.IdleTimeout, MaxFlows: e.plan.MaxFlows, MaxFlowsPerSource: e.plan.MaxFlowsPerSource,
-		MaxPacketsPerSource: e.plan.MaxPacketsPerSource, PerPacket: e.plan.Mode == plan.PerPacket,
+		MaxPacketsPerSource: e.plan.MaxPacketsPerSource, Room: d.flows, PerPacket: e.plan.Mode == plan.PerPacket,
 		ProxyTrusted: trustedBy(e.plan.ProxyProtocol), Opened: records.opened, Closed: records.closed,
 	})
 	s.socket = l

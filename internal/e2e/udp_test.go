@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,6 +133,96 @@ func TestUDPTunnelCarriesDNS(t *testing.T) {
 	}
 	if shown := fmt.Sprint(st.Clients); !strings.Contains(shown, tunnel) {
 		t.Errorf("the status does not show %s: %s", tunnel, shown)
+	}
+}
+
+// A forwarder of names asks each question from another port. The default file has none of them dropped at several hundred a
+// second, though its flows may live for a minute each; and a flow that talks keeps its port to the service meanwhile.
+func TestDNSNeedsNoSetting(t *testing.T) {
+	need(t, "dnsmasq")
+	names, _ := startDNSMasq(t, "192.0.2.1")
+	vpn := startUDP(t, "vpn", "127.0.0.1:0")
+	front := freeAddr(t)
+	lb := startLB(t, `
+entrypoints:
+  - name: udp
+    protocol: udp
+    addr: "`+front+`"
+    routes: [{match: {source: 127.0.0.9}, upstream: vpn}, {upstream: names}]
+upstreams:
+  - {name: names, members: [{address: "`+names+`"}]}
+  - {name: vpn, members: [{address: "`+vpn.addr+`"}]}
+`)
+	answersDNS(t, front)
+	k := openTalk(t, "udp", "127.0.0.9", front)
+	at := k.mustSay(t, "first")
+	for range 10 {
+		k.mustSay(t, "a conversation")
+	}
+	const questions, pause = 5000, 2 * time.Millisecond
+	var asking sync.WaitGroup
+	var lost atomic.Int64
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	began := time.Now()
+	for range questions {
+		<-tick.C
+		asking.Go(func() {
+			if _, err := who(t.Context(), front); err != nil {
+				lost.Add(1)
+			}
+		})
+	}
+	asking.Wait()
+	m := lb.metrics(t)
+	dropped := sum(m, "culvert_udp_dropped_total")
+	t.Logf("%d questions in %v, each from another port: %d without an answer; metrics: %v flows, %v replaced, %v datagrams dropped",
+		questions, time.Since(began).Round(time.Millisecond), lost.Load(), sum(m, "culvert_udp_flows"), sum(m, "culvert_udp_replaced_flows_total"), dropped)
+	if lost.Load() > questions/100 || dropped > 0 { // a busy machine may lose some, but none for want of a place
+		t.Errorf("%d of %d questions have no answer, %v datagrams were dropped", lost.Load(), questions, dropped)
+	}
+	if sum(m, "culvert_udp_replaced_flows_total") == 0 {
+		t.Error("no flow made room for another one: the questions were too few")
+	}
+	if s := k.mustSay(t, "last"); s.peer != at.peer {
+		t.Errorf("the conversation went from %+v to %+v", at, s)
+	}
+}
+
+// Where descriptors are few, flows of UDP leave half of them to connections, and the log says so.
+func TestFlowsLeaveDescriptorsToConnections(t *testing.T) {
+	a, u := startTCP(t, "tcp", "127.0.0.1:0"), startUDP(t, "udp", "127.0.0.1:0")
+	front, front2 := freeAddr(t), freeAddr(t)
+	lb := startLB(t, `
+entrypoints:
+  - {name: udp, protocol: udp, addr: "`+front+`", routes: [{upstream: udp}]}
+  - {name: tcp, addr: "`+front2+`", routes: [{upstream: tcp}]}
+upstreams:
+  - {name: udp, members: [{address: "`+u.addr+`"}]}
+  - {name: tcp, members: [{address: "`+a.addr+`"}]}
+`)
+	lb.kill(t)
+	const descriptors = 200
+	lb.args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, descriptors), "sh"}, lb.args...)
+	lb.again(t)
+	lb.line(t, `fewer flows than max_flows.*flows=100`)
+	for range 3 * descriptors {
+		c, err := net.Dial("udp", front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("a flow")) // as any datagram, it may be lost
+		c.Close()
+	}
+	until(t, "the flows have what they may have", func() bool {
+		m := lb.metrics(t)
+		return sum(m, "culvert_udp_flows") == descriptors/2 && sum(m, "culvert_udp_dropped_total") > 0
+	})
+	for range 20 {
+		openTalk(t, "tcp", "", front2).mustSay(t, "a connection")
+	}
+	if n := strings.Count(lb.out.String(), "new flows find no place"); n != 1 {
+		t.Errorf("the log says %d times that there is no place, want once", n)
 	}
 }
 
@@ -309,13 +400,22 @@ func TestFloodOfSpoofedSourcesIsBounded(t *testing.T) {
 	front, front2 := freeAddr(t), freeAddr(t)
 	lb := startLB(t, `
 entrypoints:
-  - {name: flooded, protocol: udp, addr: "`+front+`", routes: [{upstream: silent}]}
+  - name: flooded
+    protocol: udp
+    addr: "`+front+`"
+    routes: [{match: {source: 127.0.0.9}, upstream: vpn}, {upstream: silent}]
   - {name: other, protocol: udp, addr: "`+front2+`", routes: [{upstream: echo}]}
 upstreams:
   - {name: silent, members: [{address: "`+silent.LocalAddr().String()+`"}]}
   - {name: echo, members: [{address: "`+echo.LocalAddr().String()+`"}]}
+  - {name: vpn, members: [{address: "`+startUDP(t, "vpn", "127.0.0.1:0").addr+`"}]}
 `)
 	eventually(t, patience, "an echo", func(ctx context.Context) error { return echoes(front2) })
+	k := openTalk(t, "udp", "127.0.0.9", front)
+	at := k.mustSay(t, "before")
+	for range 10 {
+		k.mustSay(t, "a conversation")
+	}
 	before := residentOf(t, lb.pid())
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
@@ -342,6 +442,9 @@ upstreams:
 	}
 	if err := echoes(front2); err != nil {
 		t.Errorf("another entrypoint after the flood: %v", err)
+	}
+	if s := k.mustSay(t, "after"); s.peer != at.peer {
+		t.Errorf("a conversation went from %+v to %+v in the flood", at, s)
 	}
 	grown := residentOf(t, lb.pid()) - before
 	t.Logf("a flood of %d sources: %.1f MB more", sources, float64(grown)/1e6)

@@ -13,8 +13,8 @@ func newPipe() *pipe {
 		return nil
 	}
 	p := &pipe{out: uintptr(fds[0]), in: uintptr(fds[1])}
-	// The kernel gives the lowest number that is free, so the number says how many are in use.
-	if max(fds[0], fds[1]) >= mostForPipes() {
+	// The kernel gives the lowest number that is free, so the number says how many are in use. An eighth is for others.
+	if most := mostDescriptors(); max(fds[0], fds[1]) >= most-most/8 {
 		p.close()
 		return nil
 	}
@@ -23,13 +23,13 @@ func newPipe() *pipe {
 	return p
 }
 
-// mostForPipes is the first descriptor that is kept for others than pipes, an eighth of all.
-func mostForPipes() int {
+// mostDescriptors is how many the process may have.
+func mostDescriptors() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
-		return math.MaxInt
+		return math.MaxInt32
 	}
-	return int(limit.Cur - limit.Cur/8)
+	return int(limit.Cur)
 }
 
 func (p *pipe) close() {

@@ -21,7 +21,7 @@ const (
 	DefaultUDPIdle           = 60 * time.Second
 	VPNIdle                  = 180 * time.Second // of the profile vpn: peers that keep silent for two minutes and more
 	DefaultMaxFlows          = 4096
-	DefaultMaxFlowsPerSource = 1024
+	DefaultMaxFlowsPerSource = 2048
 )
 
 // UDPRoute finds where a flow goes: to the first of the routes, from number from on, that fits. roll is a random number
@@ -40,6 +40,7 @@ type UDPConfig struct {
 	MaxFlows            int           // DefaultMaxFlows if zero
 	MaxFlowsPerSource   int           // DefaultMaxFlowsPerSource if zero, negative: no limit of its own
 	MaxPacketsPerSource int           // a second; 0: no limit
+	Room                *udp.Room     // of the flows of this and other UDPs together; nil: no limit of theirs
 	// PerPacket sends each datagram to the next member and awaits no answer; there are no flows then.
 	PerPacket bool
 	// DialTimeout bounds the search for a member, over all members; 10 s if zero.
@@ -77,7 +78,7 @@ type UDP struct {
 	rate    *udp.Rate
 	held    holding
 	waiting atomic.Int64 // bytes of datagrams that wait for a member
-	dials   chan struct{}
+	seekers seekers
 	sweeper *time.Timer
 	packets *packets // in place of flows, with PerPacket
 
@@ -85,7 +86,9 @@ type UDP struct {
 	life     context.Context
 	end      context.CancelFunc
 	work     sync.WaitGroup // everything that flows do
+	poller   udp.Poller     // what hears their members' answers
 	mu       sync.Mutex
+	crowding crowding
 	draining bool
 	over     bool // no flow may begin, and the sweeper is at rest
 }
@@ -124,9 +127,9 @@ func NewUDP(cfg UDPConfig) *UDP {
 	cfg.DrainIdle = min(cmp.Or(cfg.DrainIdle, 5*time.Second), cfg.Idle)
 	u := &UDP{
 		cfg: cfg, count: cfg.Metrics.of(cfg.Label), begun: time.Now(), rate: udp.NewRate(cfg.MaxPacketsPerSource),
-		dials: make(chan struct{}, maxDials),
-		flows: udp.NewTable[udpKey, udpFlow](udp.Limits{Flows: cfg.MaxFlows, PerSource: cfg.MaxFlowsPerSource, Idle: cfg.Idle}),
+		flows: udp.NewTable[udpKey, udpFlow](udp.Limits{Flows: cfg.MaxFlows, PerSource: cfg.MaxFlowsPerSource, Idle: cfg.Idle, Room: cfg.Room}),
 	}
+	u.seekers.work = &u.work
 	u.life, u.end = context.WithCancel(context.Background())
 	u.route.Store(&cfg.Route)
 	if cfg.PerPacket {
@@ -158,6 +161,7 @@ func (u *UDP) Serve(ctx context.Context, socket Datagrams) error {
 		u.packets.close()
 	}
 	u.work.Wait()
+	u.poller.Close()
 	return err
 }
 
@@ -263,16 +267,20 @@ func (u *UDP) begin(key udpKey, header *proxyproto.Header, data []byte, now time
 		u.count.drop(droppedDraining, 1)
 		return
 	}
-	e, first, why := u.flows.Add(key, key.source().Addr(), now)
-	if e == nil {
-		u.count.drop(string(why), 1)
+	added, why := u.flows.Add(key, key.source().Addr(), now)
+	if why != "" {
+		u.crowding.refused(u, why, now)
 		return
 	}
-	if first {
+	if added.First {
 		u.sweeper.Reset(u.flows.Tick())
 	}
+	if over := added.Replaced; over != nil {
+		u.count.replace()
+		u.work.Go(func() { over.Flow.close("replaced", nil) }) // a tunnel may have to be told
+	}
 	u.count.begun()
-	e.Flow.init(u, e, header, data)
+	added.Entry.Flow.init(u, added.Entry, header, data)
 }
 
 // sweep ends the flows that are idle, and looks after the others.
@@ -325,6 +333,6 @@ type UDPFlow struct {
 	// At its end:
 	Datagrams, Bytes [2]uint64 // by Direction
 	Moves            int       // how often it went on at another member
-	Reason           string    // "idle", "failed", "no_member", "end"
+	Reason           string    // "idle", "replaced", "ended", "no_member", "end"
 	Err              error     // why it failed
 }

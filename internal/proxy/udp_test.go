@@ -339,6 +339,33 @@ func TestProxyHeadersToMembers(t *testing.T) {
 	}
 }
 
+// A datagram that fills the network's longest has no room for a header. That is no shortage, and is counted apart.
+func TestDatagramTooLongForItsHeader(t *testing.T) {
+	for _, perPacket := range []bool{false, true} {
+		reg := prometheus.NewRegistry()
+		s := serveDatagrams(t, "s", "127.0.0.1:0", echoed)
+		cfg := UDPConfig{Route: to(pool(datagramsTo(s.addr()))), Metrics: NewUDPMetrics(reg), PerPacket: perPacket}
+		if !perPacket {
+			cfg.Route = to(pool(upstream.NewStatic(upstream.StaticConfig{
+				Network: "udp", Address: s.addr(), ProxyProtocol: proxyproto.Emission{Version: proxyproto.V2},
+			})))
+		}
+		_, at := carryUDP(t, "[::]:0", cfg)
+		c := visitor(t, netip.AddrPortFrom(netip.IPv6Loopback(), at.Port()))
+		longest := 65507 // of IPv4
+		if perPacket {
+			longest++ // IPv6 carries more
+		}
+		tell(t, c, string(make([]byte, longest)))
+		await(t, func() bool { return counter(t, reg, "culvert_udp_dropped_total", "reason", droppedTooLong) == 1 })
+		tell(t, c, "short")
+		await(t, func() bool { _, n := s.ports(); return n == 1 })
+		if got := counter(t, reg, "culvert_udp_dropped_total", "reason", droppedFull); got != 0 {
+			t.Errorf("per packet %v: %v datagrams were dropped for a shortage", perPacket, got)
+		}
+	}
+}
+
 // counter is the value of the series of a metric that has the label, if there is one.
 func counter(t testing.TB, reg *prometheus.Registry, name, label, value string) float64 {
 	t.Helper()

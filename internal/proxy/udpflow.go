@@ -25,9 +25,6 @@ const (
 	maxWaitingBytes = 4 << 20
 )
 
-// maxDials is for how many flows a member is sought at the same time; that takes stack, and at a distant client time.
-const maxDials = 256
-
 type flowState uint8
 
 const (
@@ -152,7 +149,7 @@ func (f *udpFlow) write(at *place, p []byte) {
 		f.udp.count.relayed(In, len(p))
 		f.told.relayed(In, len(p))
 	case errors.Is(err, udp.ErrDropped):
-		f.udp.count.drop(droppedFull, 1)
+		f.udp.count.unsent(err)
 	default:
 		f.failed(at, err)
 	}
@@ -185,7 +182,7 @@ func (f *udpFlow) takeWaiting() [][]byte {
 // caller holds mu.
 func (f *udpFlow) find(why string) {
 	f.state = placing
-	f.udp.work.Go(func() { f.settle(why) })
+	f.udp.seekers.seek(func() { f.settle(why) })
 }
 
 // settle finds a member for the flow and sends it what waits.
@@ -193,9 +190,7 @@ func (f *udpFlow) settle(why string) {
 	f.mu.Lock()
 	refused, old := f.refused, f.place
 	f.mu.Unlock()
-	f.udp.dials <- struct{}{}
 	next, err := f.choose(old, refused, why)
-	<-f.udp.dials
 	f.mu.Lock()
 	switch {
 	case next != nil && next == old && old.dead: // it failed meanwhile
@@ -258,7 +253,7 @@ func (f *udpFlow) writeHeld(at *place, p []byte) {
 		f.udp.count.relayed(In, len(p))
 		f.told.relayed(In, len(p))
 	case errors.Is(err, udp.ErrDropped):
-		f.udp.count.drop(droppedFull, 1)
+		f.udp.count.unsent(err)
 	default:
 		f.udp.work.Go(func() { f.failed(at, err) })
 	}
@@ -281,7 +276,7 @@ func (f *udpFlow) choose(old *place, refused []upstream.Member, why string) (*pl
 	u, source := f.udp, f.visitor()
 	ctx, cancel := context.WithTimeout(u.life, u.cfg.DialTimeout)
 	defer cancel()
-	v := &upstream.Visit{Source: source, Destination: f.destination(), Proxy: f.header, Datagrams: true}
+	v := &upstream.Visit{Source: source, Destination: f.destination(), Proxy: f.header, Datagrams: true, Poller: &u.poller}
 	if f.told != nil {
 		v.ID = f.told.record.ID
 	} else {
@@ -361,9 +356,24 @@ func dialMember(ctx context.Context, m upstream.Member, v *upstream.Visit) (upst
 	return m.Dial(ctx, v)
 }
 
-// attendTo has the answers of a new place sent to the visitor, in a goroutine of its own, whose stack stays small.
+// attendTo has the answers of a new place sent to the visitor: by the poller, or in a goroutine of its own, whose stack stays
+// small.
 func (f *udpFlow) attendTo(at *place) {
-	f.udp.work.Go(func() { f.attend(at) })
+	c, ok := at.conn.(upstream.Attended)
+	if !ok {
+		f.udp.work.Go(func() { f.attend(at) })
+		return
+	}
+	err := c.Attend(func(p []byte, err error) {
+		if err != nil {
+			f.failed(at, err)
+			return
+		}
+		f.answer(at, p)
+	})
+	if err != nil {
+		f.failed(at, err)
+	}
 }
 
 // source gives one datagram after the other and holds no memory while it waits.
@@ -388,10 +398,7 @@ func (f *udpFlow) attend(at *place) {
 			f.failed(at, err)
 			return
 		}
-		if !at.answered.Load() && !at.answered.Swap(true) {
-			at.Report(nil)
-		}
-		f.answer(p)
+		f.answer(at, p)
 	}
 }
 
@@ -412,12 +419,16 @@ func (c *copies) Next() ([]byte, error) {
 func (c *copies) Release() {}
 
 // answer sends the visitor what its member said. Whoever was silent for longer than a flow lives gets nothing.
-func (f *udpFlow) answer(p []byte) {
-	u, e := f.udp, f.entry
-	if u.now()-e.Touched() > u.cfg.Idle {
+func (f *udpFlow) answer(at *place, p []byte) {
+	if !at.answered.Load() && !at.answered.Swap(true) {
+		at.Report(nil)
+	}
+	u, e, now := f.udp, f.entry, f.udp.now()
+	if now-e.Touched() > u.cfg.Idle {
 		u.count.drop(droppedLate, 1)
 		return
 	}
+	u.flows.Answered(e, now)
 	if f.holds.Load() {
 		f.answered()
 	}

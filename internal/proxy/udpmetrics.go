@@ -1,6 +1,12 @@
 package proxy
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"culvert/internal/udp"
+)
 
 // The reasons for which a visitor's datagram is dropped, a bounded set that serves as a metric label.
 const (
@@ -10,6 +16,7 @@ const (
 	droppedNoMember  = "no_member"  // no member takes the flow
 	droppedWaiting   = "waiting"    // more came than may wait while the flow gets its member
 	droppedFull      = "full"       // the way to the member takes nothing at the moment
+	droppedTooLong   = "too_long"   // for the way to the member, with its PROXY header
 	droppedDraining  = "draining"   // no new flows are taken any more
 	droppedProxy     = "proxy"      // a PROXY header that is missing, malformed or not wanted
 	droppedLate      = "late"       // an answer to a visitor that was silent for longer than the idle timeout
@@ -31,6 +38,7 @@ type UDPMetrics struct {
 	bytes     *prometheus.CounterVec // entrypoint, direction
 	dropped   *prometheus.CounterVec // entrypoint, reason
 	moved     *prometheus.CounterVec // entrypoint, reason
+	replaced  *prometheus.CounterVec // entrypoint
 }
 
 // NewUDPMetrics registers the metrics. It panics if one of them is registered already.
@@ -44,8 +52,9 @@ func NewUDPMetrics(reg prometheus.Registerer) *UDPMetrics {
 		bytes:     counters("culvert_udp_bytes_total", "Bytes of datagrams relayed: in from visitors, out to them.", "entrypoint", "direction"),
 		dropped:   counters("culvert_udp_dropped_total", "Datagrams that were not relayed, by reason.", "entrypoint", "reason"),
 		moved:     counters("culvert_udp_moved_flows_total", "Flows that went on at another member, by reason.", "entrypoint", "reason"),
+		replaced:  counters("culvert_udp_replaced_flows_total", "Flows that were over and gave their place to a new one.", "entrypoint"),
 	}
-	reg.MustRegister(m.open, m.opened, m.datagrams, m.bytes, m.dropped, m.moved)
+	reg.MustRegister(m.open, m.opened, m.datagrams, m.bytes, m.dropped, m.moved, m.replaced)
 	return m
 }
 
@@ -63,7 +72,7 @@ func (m *UDPMetrics) Forget(entrypoint string) {
 	}
 	labels := prometheus.Labels{"entrypoint": entrypoint}
 	m.open.DeletePartialMatch(labels)
-	for _, v := range []*prometheus.CounterVec{m.opened, m.datagrams, m.bytes, m.dropped, m.moved} {
+	for _, v := range []*prometheus.CounterVec{m.opened, m.datagrams, m.bytes, m.dropped, m.moved, m.replaced} {
 		v.DeletePartialMatch(labels)
 	}
 }
@@ -74,6 +83,7 @@ type udpCounters struct {
 	label     string
 	open      prometheus.Gauge
 	opened    prometheus.Counter
+	replaced  prometheus.Counter
 	datagrams [2]prometheus.Counter // by Direction
 	bytes     [2]prometheus.Counter
 }
@@ -82,7 +92,10 @@ func (m *UDPMetrics) of(label string) udpCounters {
 	if m == nil {
 		return udpCounters{}
 	}
-	c := udpCounters{m: m, label: label, open: m.open.WithLabelValues(label), opened: m.opened.WithLabelValues(label)}
+	c := udpCounters{
+		m: m, label: label, open: m.open.WithLabelValues(label), opened: m.opened.WithLabelValues(label),
+		replaced: m.replaced.WithLabelValues(label),
+	}
 	for d, name := range [2]string{In: "in", Out: "out"} {
 		c.datagrams[d] = m.datagrams.WithLabelValues(label, name)
 		c.bytes[d] = m.bytes.WithLabelValues(label, name)
@@ -103,11 +116,26 @@ func (c *udpCounters) ended() {
 	}
 }
 
+func (c *udpCounters) replace() {
+	if c.m != nil {
+		c.replaced.Inc()
+	}
+}
+
 func (c *udpCounters) relayed(d Direction, n int) {
 	if c.m != nil {
 		c.datagrams[d].Inc()
 		c.bytes[d].Add(float64(n))
 	}
+}
+
+// unsent counts a datagram that was dropped on the way to a member.
+func (c *udpCounters) unsent(err error) {
+	if errors.Is(err, udp.ErrTooLong) {
+		c.drop(droppedTooLong, 1)
+		return
+	}
+	c.drop(droppedFull, 1)
 }
 
 func (c *udpCounters) drop(reason string, n int) {

@@ -155,7 +155,7 @@ func (k *packets) write(place *packetPlace, p []byte) bool {
 		u.count.relayed(In, len(p))
 		return true
 	case errors.Is(err, udp.ErrDropped):
-		u.count.drop(droppedFull, 1)
+		u.count.unsent(err)
 		return true
 	}
 	place.failed = max(1, u.now())

@@ -109,7 +109,7 @@ func (c *Conn) receive(fd uintptr) bool {
 	return !again
 }
 
-// Write sends a datagram, or drops it with ErrDropped if the kernel's buffer is full or the datagram too long.
+// Write sends a datagram, or drops it with ErrDropped if the kernel's buffer is full, or with ErrTooLong.
 func (c *Conn) Write(p []byte) (int, error) {
 	if !descriptors {
 		return c.UDPConn.Write(p)
@@ -131,14 +131,24 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 func (c *Conn) sendNow(fd uintptr) bool {
 	s := &c.send
-	again, err := sendTo(fd, s.p)
-	switch {
-	case again, errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EMSGSIZE), errors.Is(err, syscall.EPERM):
-		s.err = ErrDropped // EPERM is a firewall's word
-	case err != nil:
-		s.err = c.failed("write", os.NewSyscallError("write", err))
+	if s.err = sendOrDrop(fd, s.p); s.err != nil && !errors.Is(s.err, ErrDropped) {
+		s.err = c.failed("write", s.err)
 	}
 	return true
+}
+
+// sendOrDrop sends a datagram, or gives ErrDropped if it cannot go now, or not this way.
+func sendOrDrop(fd uintptr, p []byte) error {
+	again, err := sendTo(fd, p)
+	switch {
+	case again, errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.EPERM):
+		return ErrDropped // EPERM is a firewall's word
+	case errors.Is(err, syscall.EMSGSIZE):
+		return ErrTooLong
+	case err != nil:
+		return os.NewSyscallError("write", err)
+	}
+	return nil
 }
 
 func (c *Conn) failed(op string, err error) error {
@@ -234,7 +244,7 @@ func (f *Framed) Read(p []byte) (int, error) {
 // Write sends a datagram, or drops it with ErrDropped if the stream takes nothing at the moment.
 func (f *Framed) Write(p []byte) (int, error) {
 	if len(p) > MaxDatagram {
-		return 0, ErrDropped
+		return 0, ErrTooLong
 	}
 	head := Header(len(p))
 	sent, err := f.TryWrite(head[:], p)

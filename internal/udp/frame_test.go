@@ -111,7 +111,7 @@ func TestFramedDropsWhatCannotGo(t *testing.T) {
 	for _, tt := range []struct {
 		size int
 		want error
-	}{{6, nil}, {1, ErrDropped}, {0, nil}, {MaxDatagram + 1, ErrDropped}} {
+	}{{6, nil}, {1, ErrDropped}, {0, nil}, {MaxDatagram + 1, ErrTooLong}} {
 		if _, err := f.Write(make([]byte, tt.size)); !errors.Is(err, tt.want) {
 			t.Errorf("a datagram of %d bytes: %v, want %v", tt.size, err, tt.want)
 		}

@@ -12,6 +12,7 @@ type Limits struct {
 	Flows     int           // flows at once, at least 1
 	PerSource int           // flows at once of one source; 0: no limit of its own
 	Idle      time.Duration // a flow that was not touched for this long expires
+	Room      *Room         // that it shares with other tables; may be nil
 }
 
 // Refusal is why a table takes no flow.
@@ -23,80 +24,170 @@ const (
 	PerSource Refusal = "per_source" // the source has as many flows as it may
 )
 
-// Table is the flows of one socket. A full one takes no new flows; those that it has it keeps until they are removed or
-// expire. Times are durations since whatever the caller's clock began with. It is safe for concurrent use.
+// Table is the flows of one socket. Where there is no place left, a new flow gets that of the one which was silent for
+// longest of those that are over, as far as one can tell: their visitor asked, got its answer or waited in vain, and fell
+// silent. So a service that gets each question from another port needs no more places than questions come in a second. A
+// flow that is established, as a conversation is, keeps its place until it is removed or expires. Times are durations since
+// whatever the caller's clock began with. It is safe for concurrent use.
 //
-// Expiry costs no timer per flow: flows stand in a wheel of slots by when they are to be looked at.
+// Nothing here takes longer with more flows, but for All. Expiry costs no timer per flow: flows stand in a wheel of slots by
+// when they are to be looked at.
 type Table[K comparable, F any] struct {
 	limits Limits
 	tick   time.Duration // a slot's part of the time
 
-	mu      sync.Mutex
-	flows   map[K]*Entry[K, F]
-	sources map[netip.Addr]int // flows of each
-	slots   [wheelSlots]*Entry[K, F]
-	at      int64 // the slots before this one, counted from the clock's beginning, have been looked at
+	mu       sync.Mutex
+	flows    map[K]*Entry[K, F]
+	sources  map[netip.Addr]*source[K, F]
+	fleeting fleeting[K, F]
+	slots    [wheelSlots]ring[K, F]
+	at       int64 // the slots before this one, counted from the clock's beginning, have been looked at
 }
 
 // wheelSlots is how many slots the wheel has. A flow is looked at no more than Idle ahead, which is half of them.
 const wheelSlots = 64
 
+// source is who has flows.
+type source[K comparable, F any] struct {
+	addr     netip.Addr
+	flows    int
+	fleeting fleeting[K, F]
+}
+
 // Entry is a flow in a table.
 type Entry[K comparable, F any] struct {
 	Flow F
 
-	key        K
-	source     netip.Addr
-	touched    atomic.Int64 // when a datagram of its visitor came last
-	slot       int
-	next, prev *Entry[K, F]
-	gone       bool
+	key         K
+	touched     atomic.Int64 // when a datagram of its visitor came last
+	established atomic.Bool
+
+	// The table's mutex guards these.
+	source      *source[K, F]
+	sent, got   int           // datagrams of its visitor, and of members; until it is established
+	heard       time.Duration // when one came last, either way; until then, too
+	slot        ring[K, F]
+	all, nearby ring[K, F] // among the fleeting of the table, and of the source
+	gone        bool
 }
 
 // NewTable makes an empty table.
 func NewTable[K comparable, F any](limits Limits) *Table[K, F] {
 	limits.Flows = max(limits.Flows, 1)
-	return &Table[K, F]{
-		limits: limits, tick: max(limits.Idle/(wheelSlots/2), 1),
-		flows: make(map[K]*Entry[K, F]), sources: make(map[netip.Addr]int),
+	t := &Table[K, F]{limits: limits, tick: max(limits.Idle/(wheelSlots/2), 1)}
+	t.fleeting.clear()
+	for i := range t.slots {
+		t.slots[i].clear()
 	}
+	t.empty()
+	return t
+}
+
+// empty gives back what a flood has made large.
+func (t *Table[K, F]) empty() {
+	t.flows, t.sources = make(map[K]*Entry[K, F]), make(map[netip.Addr]*source[K, F])
 }
 
 // Tick is how often Expire is to be called while there are flows: a flow expires that much late at most.
 func (t *Table[K, F]) Tick() time.Duration { return t.tick }
 
-// Get finds a flow, and touches it.
+// Get finds a flow to which its visitor has sent a datagram.
 func (t *Table[K, F]) Get(key K, now time.Duration) *Entry[K, F] {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	e := t.flows[key]
-	t.mu.Unlock()
 	if e != nil {
 		e.touched.Store(int64(now))
+		if !e.established.Load() {
+			e.sent++
+			t.hear(e, now)
+		}
 	}
 	return e
 }
 
-// Add adds a flow, which must not be there, or says why it does not. first says that the table was empty.
-func (t *Table[K, F]) Add(key K, source netip.Addr, now time.Duration) (e *Entry[K, F], first bool, why Refusal) {
-	source = Block(source)
+// Answered takes note that a member has sent a datagram to a flow's visitor.
+func (t *Table[K, F]) Answered(e *Entry[K, F], now time.Duration) {
+	if e.established.Load() {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case len(t.flows) >= t.limits.Flows:
-		return nil, false, Full
-	case t.limits.PerSource > 0 && t.sources[source] >= t.limits.PerSource:
-		return nil, false, PerSource
+	if !e.gone && !e.established.Load() {
+		e.got++
+		t.hear(e, now)
 	}
-	first = len(t.flows) == 0
-	if first {
+}
+
+// hear puts a flow behind all of its kind, or finds that it is established. The caller holds mu.
+func (t *Table[K, F]) hear(e *Entry[K, F], now time.Duration) {
+	e.all.leave()
+	e.nearby.leave()
+	if e.got > 0 && e.sent >= EstablishedAfter {
+		e.established.Store(true)
+		return
+	}
+	e.heard = now
+	t.fleeting.kind(e).add(&e.all)
+	e.source.fleeting.kind(e).add(&e.nearby)
+}
+
+// Added is a flow that was added.
+type Added[K comparable, F any] struct {
+	Entry    *Entry[K, F]
+	First    bool         // the table was empty
+	Replaced *Entry[K, F] // whose place it has, and which is removed; nil if there was room
+}
+
+// Add adds a flow, which must not be there, with its first datagram; or says why it does not.
+func (t *Table[K, F]) Add(key K, from netip.Addr, now time.Duration) (Added[K, F], Refusal) {
+	block := Block(from)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	replaced, why := t.makeRoom(block, now)
+	if why != "" {
+		return Added[K, F]{}, why
+	}
+	added := Added[K, F]{Replaced: replaced, First: replaced == nil && len(t.flows) == 0}
+	if added.First {
 		t.at = int64(now / t.tick)
 	}
-	e = &Entry[K, F]{key: key, source: source}
+	if replaced != nil {
+		t.remove(replaced)
+	}
+	s := t.sources[block]
+	if s == nil {
+		s = &source[K, F]{addr: block}
+		s.fleeting.clear()
+		t.sources[block] = s
+	}
+	s.flows++
+	e := &Entry[K, F]{key: key, source: s, sent: 1}
+	for _, r := range []*ring[K, F]{&e.slot, &e.all, &e.nearby} {
+		r.entry = e
+		r.clear()
+	}
 	e.touched.Store(int64(now))
 	t.flows[key] = e
-	t.sources[source]++
+	t.limits.Room.add(1)
 	t.enter(e, now+t.limits.Idle)
-	return e, first, ""
+	t.hear(e, now)
+	added.Entry = e
+	return added, ""
+}
+
+// makeRoom finds out whether a flow of a source has room, and which one is to go for it. The caller holds mu.
+func (t *Table[K, F]) makeRoom(block netip.Addr, now time.Duration) (goes *Entry[K, F], why Refusal) {
+	switch s := t.sources[block]; {
+	case t.limits.PerSource > 0 && s != nil && s.flows >= t.limits.PerSource:
+		goes, why = s.fleeting.over(now), PerSource
+	case len(t.flows) >= t.limits.Flows || t.limits.Room.full():
+		goes, why = t.fleeting.over(now), Full
+	}
+	if goes != nil {
+		why = ""
+	}
+	return goes, why
 }
 
 // Block is what counts as one source: an IPv4 address, or the /64 of an IPv6 address, of which everybody has many.
@@ -111,24 +202,7 @@ func Block(a netip.Addr) netip.Addr {
 
 // enter puts a flow where it is looked at at a time. The caller holds mu.
 func (t *Table[K, F]) enter(e *Entry[K, F], at time.Duration) {
-	e.slot = int(max(int64(at/t.tick)+1, t.at) % wheelSlots)
-	e.prev, e.next = nil, t.slots[e.slot]
-	if e.next != nil {
-		e.next.prev = e
-	}
-	t.slots[e.slot] = e
-}
-
-func (t *Table[K, F]) leave(e *Entry[K, F]) {
-	if e.prev != nil {
-		e.prev.next = e.next
-	} else {
-		t.slots[e.slot] = e.next
-	}
-	if e.next != nil {
-		e.next.prev = e.prev
-	}
-	e.prev, e.next = nil, nil
+	t.slots[max(int64(at/t.tick)+1, t.at)%wheelSlots].add(&e.slot)
 }
 
 // Remove takes a flow out, and says whether it was there.
@@ -142,18 +216,16 @@ func (t *Table[K, F]) remove(e *Entry[K, F]) bool {
 	if e.gone {
 		return false
 	}
-	t.leave(e)
-	t.forget(e)
-	return true
-}
-
-// forget takes a flow out that is in no slot any more.
-func (t *Table[K, F]) forget(e *Entry[K, F]) {
 	e.gone = true
+	e.slot.leave()
+	e.all.leave()
+	e.nearby.leave()
 	delete(t.flows, e.key)
-	if t.sources[e.source]--; t.sources[e.source] == 0 {
-		delete(t.sources, e.source)
+	t.limits.Room.add(-1)
+	if e.source.flows--; e.source.flows == 0 {
+		delete(t.sources, e.source.addr)
 	}
+	return true
 }
 
 // Expire removes the flows that nothing touched for Limits.Idle and gives them. left says whether flows are left.
@@ -163,23 +235,21 @@ func (t *Table[K, F]) Expire(now time.Duration) (expired []*Entry[K, F], left bo
 	to := int64(now / t.tick)
 	t.at = max(t.at, to-wheelSlots) // after a long pause each slot is looked at once
 	for ; t.at <= to; t.at++ {
-		i := t.at % wheelSlots
-		due := t.slots[i]
-		t.slots[i] = nil
-		for e := due; e != nil; {
-			next := e.next
-			e.next, e.prev = nil, nil
-			if until := time.Duration(e.touched.Load()) + t.limits.Idle; until > now {
+		var due ring[K, F]
+		due.clear()
+		t.slots[t.at%wheelSlots].moveTo(&due)
+		for e := due.first(); e != nil; e = due.first() {
+			e.slot.leave()
+			if until := e.Touched() + t.limits.Idle; until > now {
 				t.enter(e, until) // in a slot behind to
 			} else {
-				t.forget(e)
+				t.remove(e)
 				expired = append(expired, e)
 			}
-			e = next
 		}
 	}
-	if len(t.flows) == 0 { // what a flood has made large is given back
-		t.flows, t.sources = make(map[K]*Entry[K, F]), make(map[netip.Addr]int)
+	if len(t.flows) == 0 {
+		t.empty()
 	}
 	return expired, len(t.flows) > 0
 }

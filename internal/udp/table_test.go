@@ -14,28 +14,28 @@ func addr(n int) netip.Addr {
 func TestTableIsBounded(t *testing.T) {
 	table := NewTable[int, string](Limits{Flows: 5, PerSource: 2, Idle: time.Minute})
 	for i, want := range []Refusal{"", "", PerSource} {
-		if _, _, got := table.Add(i, addr(1), 0); got != want {
+		if _, got := table.Add(i, addr(1), 0); got != want {
 			t.Errorf("flow %d of a source: %q, want %q", i, got, want)
 		}
 	}
 	for i := 10; i < 13; i++ {
-		if _, _, why := table.Add(i, addr(i), 0); why != "" {
+		if _, why := table.Add(i, addr(i), 0); why != "" {
 			t.Errorf("flow %d: %q", i, why)
 		}
 	}
-	if _, _, why := table.Add(99, addr(99), 0); why != Full {
+	if _, why := table.Add(99, addr(99), 0); why != Full {
 		t.Errorf("one flow too many: %q, want %q", why, Full)
 	}
 	e := table.Get(10, 0)
 	if !table.Remove(e) || table.Remove(e) || table.Get(10, 0) != nil {
 		t.Error("a flow is not removed once")
 	}
-	if _, _, why := table.Add(99, addr(99), 0); why != "" {
+	if _, why := table.Add(99, addr(99), 0); why != "" {
 		t.Errorf("a flow in a place that became free: %q", why)
 	}
 	table.Remove(table.Get(0, 0))
 	table.Remove(table.Get(99, 0))
-	if _, _, why := table.Add(3, addr(1), 0); why != "" {
+	if _, why := table.Add(3, addr(1), 0); why != "" {
 		t.Errorf("another flow of a source, one of which has ended: %q", why)
 	}
 }
@@ -46,7 +46,7 @@ func TestSourcesOfIPv6AreNetworks(t *testing.T) {
 		source string
 		want   Refusal
 	}{{"2001:db8::1", ""}, {"2001:db8::2", PerSource}, {"2001:db8:0:1::1", ""}, {"192.0.2.1", ""}, {"::ffff:192.0.2.1", PerSource}, {"192.0.2.2", ""}} {
-		if _, _, got := table.Add(i, netip.MustParseAddr(tt.source), 0); got != tt.want {
+		if _, got := table.Add(i, netip.MustParseAddr(tt.source), 0); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.source, got, tt.want)
 		}
 	}
@@ -68,8 +68,8 @@ func TestTableExpires(t *testing.T) {
 			k := random.IntN(300)
 			if table.Get(k, now) != nil {
 				touched[k] = now
-			} else if _, first, why := table.Add(k, addr(k), now); why != "" || first != (len(touched) == 0) {
-				t.Fatalf("seed %d, step %d: add: %q, first %v", seed, step, why, first)
+			} else if added, why := table.Add(k, addr(k), now); why != "" || added.First != (len(touched) == 0) {
+				t.Fatalf("seed %d, step %d: add: %q, first %v", seed, step, why, added.First)
 			} else {
 				touched[k] = now
 			}

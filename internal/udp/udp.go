@@ -7,6 +7,7 @@ package udp
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 )
 
@@ -16,6 +17,9 @@ const MaxDatagram = 65535
 // ErrDropped is the error of a datagram that was not sent because it would have had to wait, or was too long for the way.
 // The connection goes on.
 var ErrDropped = errors.New("datagram dropped")
+
+// ErrTooLong is the ErrDropped of a datagram that is too long for the way.
+var ErrTooLong = fmt.Errorf("%w: longer than the way carries", ErrDropped)
 
 // Packet is a datagram that came. Data is valid until its Batch is released.
 type Packet struct {

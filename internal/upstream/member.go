@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"culvert/internal/proxyproto"
+	"culvert/internal/udp"
 )
 
 // Member is one place that connections can go to. Implementations are comparable by identity and safe for
@@ -70,6 +71,14 @@ type Visit struct {
 	// Datagrams asks for a connection of which one Read or Write is one datagram, empty ones too. Its Write never waits:
 	// what cannot go at once is dropped, with udp.ErrDropped. First is not used.
 	Datagrams bool
+	// Poller, if set, may make that connection, which is an Attended then and cannot be read.
+	Poller *udp.Poller
+}
+
+// Attended is a connection whose datagrams are handed over, one after the other, with no goroutine of its own. p may not be
+// kept. Attend is called once, and whatever it calls must not wait.
+type Attended interface {
+	Attend(handle func(p []byte, err error)) error
 }
 
 // header is the PROXY header that the service gets; empty if it is to get none.

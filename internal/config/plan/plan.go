@@ -149,8 +149,8 @@ const (
 type Flows struct {
 	Profile             Profile `key:"profile" default:"default" values:"default vpn" only:"udp" help:"defaults for a kind of traffic: vpn keeps flows that are silent for minutes"`
 	Mode                Mode    `key:"mode" default:"session" values:"session per_packet" only:"udp" help:"session keeps a flow on its member; per_packet balances each datagram by itself, for syslog and the like"`
-	MaxFlows            int     `key:"max_flows" unit:"N" min:"1" default:"4096" only:"udp" help:"flows at once; when full, new ones are dropped and counted"`
-	MaxFlowsPerSource   int     `key:"max_flows_per_source" unit:"N" min:"1" default:"1024" only:"udp" help:"flows at once of one source address"`
+	MaxFlows            int     `key:"max_flows" unit:"N" min:"1" default:"4096" only:"udp" help:"flows at once; when full, a new one gets the place of one that is over, or is dropped"`
+	MaxFlowsPerSource   int     `key:"max_flows_per_source" unit:"N" min:"1" default:"2048" only:"udp" help:"flows at once of one source address"`
 	MaxPacketsPerSource int     `key:"max_packets_per_source" unit:"N" min:"0" only:"udp" help:"datagrams a second of one source address; 0 is no limit"`
 }
 

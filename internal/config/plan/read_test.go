@@ -136,7 +136,7 @@ func TestReadFillsInAllThereIs(t *testing.T) {
 			},
 			{
 				Name: "syslog", Protocol: UDP, Addr: "[::1]:514", Access: Access{ProxyProtocol: ProxyAccept{Accept: AcceptOff}},
-				Flows: Flows{Profile: DefaultProfile, Mode: PerPacket, MaxFlows: 4096, MaxFlowsPerSource: 1024}, IdleTimeout: time.Minute,
+				Flows: Flows{Profile: DefaultProfile, Mode: PerPacket, MaxFlows: 4096, MaxFlowsPerSource: 2048}, IdleTimeout: time.Minute,
 				Routes: []Route{{Name: "log", Upstream: "log", OnDown: Fail}},
 			},
 			{
