@@ -44,7 +44,7 @@ func (s *Server) publishOne(c *session, offer tunnel.Offer, seen map[tunnel.Name
 		return "", err
 	}
 	m := &member{session: c, tunnel: name, action: offering(name), protocol: protocolOf(name, offer)}
-	o := Offered{Name: name, Member: m, Offer: offer, Client: m.Name()}
+	o := Offered{Name: name, Member: m, Offer: offer}
 	var divert *live
 	if name.Kind() == tunnel.Divert {
 		if divert, err = s.divertOf(c, name, offer); err != nil {

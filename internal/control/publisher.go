@@ -19,7 +19,6 @@ type Offered struct {
 	Name   tunnel.Name
 	Member upstream.Member
 	Offer  tunnel.Offer // with what the client said beside the name
-	Client string       // who it is, for logs and status: id and instance
 
 	// Divert is set for an offer of that kind: a route is to be placed before the others of its entrypoint, to Member alone. It is
 	// withdrawn when its time is over, when an operator, its client or its token ends it, and while the client is out of reach;

@@ -150,7 +150,7 @@ func offer(t testing.TB, d *DataPlane, name string, m upstream.Member) control.P
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := d.Publish(control.Offered{Name: n, Member: m, Client: m.Name()})
+	p, err := d.Publish(control.Offered{Name: n, Member: m})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +381,7 @@ upstreams:
 func divertOf(t testing.TB, d *DataPlane, m upstream.Member, want control.Divert) (control.Publication, error) {
 	t.Helper()
 	return d.Publish(control.Offered{
-		Name: tunnel.DivertName(m.Name()), Member: m, Client: m.Name(), Divert: &want, End: func(string) {}, MayDivert: func(string) bool { return true },
+		Name: tunnel.DivertName(m.Name()), Member: m, Divert: &want, End: func(string) {}, MayDivert: func(string) bool { return true },
 		Offer: tunnel.Offer{Tunnel: "divert/" + m.Name()},
 	})
 }

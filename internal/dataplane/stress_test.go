@@ -48,7 +48,7 @@ upstreams:`)}
 		again(func(i int) {
 			for _, name := range []string{"name/a", fmt.Sprintf("divert/d%d", n)} {
 				m := newClient(fmt.Sprintf("c%d-%d", n, i), vars["debug"])
-				o := control.Offered{Name: mustName(t, name), Member: m, Client: m.Name()}
+				o := control.Offered{Name: mustName(t, name), Member: m}
 				if o.Name.Kind() == tunnel.Divert {
 					o.End = func(string) {}
 					o.Divert = &control.Divert{Entrypoint: "devices", Sources: []netip.Prefix{netip.MustParsePrefix("127.0.0.3/32")}}
