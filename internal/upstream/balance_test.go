@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -398,5 +399,101 @@ func TestSlowStart(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// homes is where visitors of many addresses go.
+func homes(t testing.TB, u *Upstream) []string {
+	t.Helper()
+	var at []string
+	for i := range 300 {
+		d, err := u.Dial(t.Context(), &Visit{Source: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = append(at, d.Place.Member().Name())
+		d.Place.Release()
+	}
+	return at
+}
+
+// Whatever takes a member out moves its own visitors and nobody else's, and they are back when it is.
+func TestSourceHashThroughAllThatHappensToAMember(t *testing.T) {
+	for _, weights := range [][]int{{1, 1, 1, 1}, {1, 5, 2, 1}} {
+		u, all := nodes(Config{Policy: balancer.SourceHash, Retries: 3, Ejection: Ejection{After: 1}}, 4)
+		for i, w := range weights {
+			u.Update(Placed{Member: all[i], Weight: w})
+		}
+		before := homes(t, u)
+		b := all[1]
+		for _, tt := range []struct {
+			what      string
+			out, back func()
+		}{
+			{"drained", func() { _ = u.SetDrain("b", true) }, func() { _ = u.SetDrain("b", false) }},
+			{"down", func() { u.SetHealth(b, false, errors.New("x")) }, func() { u.SetHealth(b, true, nil) }},
+			{"weight 0", func() { _ = u.SetWeight("b", 0) }, func() { _ = u.SetWeight("b", weights[1]) }},
+			{"out of reach", func() { b.gone.Store(true) }, func() { b.gone.Store(false) }},
+			{"refusing, and ejected", func() { b.broken.Store(true) }, func() { b.broken.Store(false); forgive(u, b) }},
+			{"full", func() { u.Update(Placed{Member: b, Weight: weights[1], MaxConns: 1}); hold(t, u, b) }, func() { u.Update(Placed{Member: b, Weight: weights[1]}) }},
+			{"removed", func() { u.Remove(b) }, func() { u.Add(Placed{Member: b, Weight: weights[1]}) }},
+			{"there", func() {}, func() {}},
+		} {
+			tt.out()
+			for i, now := range homes(t, u) {
+				if before[i] == "b" != (now != before[i]) && tt.what != "there" || tt.what == "there" && now != before[i] {
+					t.Fatalf("weights %v, b is %s: visitor %d of %s is at %s", weights, tt.what, i, before[i], now)
+				}
+			}
+			tt.back()
+			if diff := cmp.Diff(before, homes(t, u)); diff != "" {
+				t.Fatalf("weights %v, when b is no more %s (-before +then):\n%s", weights, tt.what, diff)
+			}
+		}
+	}
+}
+
+// forgive is what an active check does that finds an ejected member well.
+func forgive(u *Upstream, m Member) {
+	u.SetHealth(m, false, nil)
+	u.SetHealth(m, true, nil)
+}
+
+// hold takes a place at a member, for good.
+func hold(t testing.TB, u *Upstream, m Member) {
+	t.Helper()
+	c := u.Candidates(nil)
+	for i := range c.Len() {
+		if c.At(i) == m {
+			if p, at := c.Claim(i); p == nil || at != i {
+				t.Fatal("it has no place")
+			}
+			return
+		}
+	}
+}
+
+// A member of first is filled before the next has anyone, and has visitors again as soon as it has room.
+func TestFirstFillsOneMemberAfterTheOther(t *testing.T) {
+	u := New(Config{Policy: balancer.First})
+	for _, name := range []string{"a", "b", "c"} {
+		u.Add(Placed{Member: &node{name: name}, MaxConns: 2})
+	}
+	var places []*Place
+	at := ""
+	for range 6 {
+		d, err := u.Dial(t.Context(), &Visit{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		places, at = append(places, d.Place), at+d.Place.Member().Name()
+	}
+	if at != "aabbcc" {
+		t.Errorf("visitors at %s, want aabbcc", at)
+	}
+	places[3].Release()
+	places[0].Release()
+	if got := visits(t, u, 2); got != "aa" {
+		t.Errorf("visitors at %s, want the first that has room", got)
 	}
 }

@@ -78,7 +78,7 @@ func (u *Upstream) eject(s *seat, e Ejection, why Reason, last bool) {
 			continue
 		}
 		usable++
-		if other != s && now < time.Duration(other.ejected.Load()) {
+		if other != s && now < other.alone() {
 			ejected++
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -371,6 +372,80 @@ func TestUpstreamIsLikeItsModel(t *testing.T) {
 				v.leave()
 			}
 			synctest.Wait()
+		})
+	}
+}
+
+// TestEjectionKeepsItsPromises breaks and mends members by chance over hours: a visitor finds a member whenever one is well,
+// half of the members at most are ejected, who is ejected is asked only by the one whose turn it is, or when all others fail,
+// and when all are well nobody is left alone for long.
+func TestEjectionKeepsItsPromises(t *testing.T) {
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			dice := rand.New(rand.NewPCG(seed, 2))
+			var u *Upstream
+			ejected := func() (n int) {
+				for _, p := range u.Places() {
+					if p.EjectedUntil.After(time.Now()) {
+						n++
+					}
+				}
+				return n
+			}
+			n := 1 + dice.IntN(6)
+			u, all := nodes(Config{
+				Retries: -1, Policy: balancer.Policies()[seed%5],
+				OnEjected: func(m Member, _ Reason, _ time.Time) {
+					if e := ejected(); 2*e > n {
+						t.Errorf("seed %d: %d of %d are ejected", seed, e, n)
+					}
+				},
+			}, n)
+			asked := make([]int64, n)
+			for range 400 {
+				time.Sleep(time.Duration(dice.IntN(8000)) * time.Millisecond)
+				if dice.IntN(6) == 0 {
+					m := all[dice.IntN(n)]
+					m.broken.Store(!m.broken.Load())
+				}
+				left, wells := make([]bool, n), 0
+				for i, p := range u.Places() {
+					left[i] = p.EjectedUntil.After(time.Now())
+					if asked[i] = all[i].dials.Load(); !all[i].broken.Load() {
+						wells++
+					}
+				}
+				d, err := u.Dial(t.Context(), &Visit{})
+				if wells > 0 && err != nil {
+					t.Fatalf("seed %d: %v with %d of %d members well", seed, err, wells, n)
+				}
+				d.Place.Release()
+				others := 0
+				for i := range all {
+					if !left[i] && all[i].dials.Load() == asked[i] {
+						others++
+					}
+				}
+				for i := range all {
+					if left[i] && all[i].dials.Load() > asked[i] && others > 0 {
+						t.Fatalf("seed %d: an ejected member was asked before %d others", seed, others)
+					}
+				}
+			}
+			for _, m := range all {
+				m.broken.Store(false)
+			}
+			time.Sleep(5 * time.Minute)
+			for range 10 * n {
+				d, err := u.Dial(t.Context(), &Visit{Source: netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(dice.IntN(256))}), 1)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.Place.Release()
+			}
+			if e := ejected(); e > 0 {
+				t.Errorf("seed %d: %d of %d are ejected although all are well", seed, e, n)
+			}
 		})
 	}
 }

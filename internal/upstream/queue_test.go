@@ -403,3 +403,53 @@ func TestTheQueueComesBehindATrialThatIsGivenUp(t *testing.T) {
 		l.all.Wait()
 	})
 }
+
+// slowly is a member that takes its time, and in the end refuses if it is to.
+type slowly struct {
+	node
+	takes time.Duration
+}
+
+func (s *slowly) Dial(ctx context.Context, v *Visit) (Dialed, error) {
+	select {
+	case <-time.After(s.takes):
+		return s.node.Dial(ctx, v)
+	case <-ctx.Done():
+		return Dialed{}, &DialError{Member: s.name, Reason: ReasonOf(ctx.Err()), Err: ctx.Err()}
+	}
+}
+
+// Visitors who leave at any moment, in the queue, in the first dial or in another, leave no place behind.
+func TestVisitorsWhoLeaveAtAnyMoment(t *testing.T) {
+	for leave := range 80 {
+		synctest.Test(t, func(t *testing.T) {
+			u := New(Config{Name: "app", Queue: Queue{Max: 4, Timeout: 30 * time.Millisecond}, Retries: 2, Ejection: Ejection{After: 2, For: 7 * time.Millisecond}})
+			a, b := &slowly{node{name: "a"}, 10 * time.Millisecond}, &slowly{node{name: "b"}, 15 * time.Millisecond}
+			a.broken.Store(true)
+			u.Add(Placed{Member: a, MaxConns: 1})
+			u.Add(Placed{Member: b, MaxConns: 2})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(leave)*time.Millisecond)
+			defer cancel()
+			var all sync.WaitGroup
+			for i := range 8 {
+				all.Go(func() {
+					d, err := u.Dial(ctx, &Visit{Elsewhere: i%2 == 0})
+					if err != nil && d.Place != nil || err == nil && d.Place == nil {
+						t.Errorf("place %v with error %v", d.Place, err)
+					}
+					time.Sleep(5 * time.Millisecond)
+					d.Place.Release()
+				})
+			}
+			all.Wait()
+			for _, p := range u.Places() {
+				if p.Open != 0 {
+					t.Errorf("after %d ms %s has %d open", leave, p.Name, p.Open)
+				}
+			}
+			if n := u.Waiting(); n != 0 {
+				t.Errorf("after %d ms %d wait", leave, n)
+			}
+		})
+	}
+}
