@@ -47,6 +47,9 @@ func (o *operated) ChangeMember(upstream, member string, c MemberChange) error {
 	if c.Weight != nil {
 		text += fmt.Sprintf(" weight=%d", *c.Weight)
 	}
+	if c.Close {
+		text += " close=true"
+	}
 	return o.did("%s", text)
 }
 
@@ -149,6 +152,9 @@ func TestChanges(t *testing.T) {
 		{"a divert", "DELETE", "/api/diverts/d1", "", nil, nil, 200, `{}`, "end d1"},
 		{"with a charset", "POST", "/api/reload", "", []string{"Content-Type", "application/json; charset=utf-8"}, nil, 200, `{}`, "reload"},
 
+		{"an end of connections", "PATCH", "/api/upstreams/app/members/m", `{"drain":true,"close":true}`, nil, nil, 200, `{}`, "change app m drain=true close=true"},
+		{"an end of connections that would come back", "PATCH", "/api/upstreams/app/members/m", `{"close":true}`, nil, nil, 400, `\"close\" goes with \"drain\": true`, ""},
+		{"another one", "PATCH", "/api/upstreams/app/members/m", `{"close":true,"drain":false}`, nil, nil, 400, `\"close\" goes with \"drain\": true`, ""},
 		{"no change", "PATCH", "/api/upstreams/app/members/m", `{}`, nil, nil, 400, "nothing is to be changed", ""},
 		{"a weight of nothing", "PATCH", "/api/upstreams/app/members/m", `{"weight":0}`, nil, nil, 200, `{}`, "change app m weight=0"},
 		{"the greatest weight of the file", "PATCH", "/api/upstreams/app/members/m", `{"weight":65536}`, nil, nil, 200, `{}`, "change app m weight=65536"},

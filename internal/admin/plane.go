@@ -144,6 +144,7 @@ type Divert struct {
 type MemberChange struct {
 	Drain  *bool `json:"drain,omitempty"`
 	Weight *int  `json:"weight,omitempty"`
+	Close  bool  `json:"close,omitempty"` // reset the open connections of TCP and TLS, of a member that is to be drained
 }
 
 // MaxWeight is the largest weight of a member, as in the file.
@@ -151,8 +152,10 @@ const MaxWeight = 1 << 16
 
 func (c MemberChange) check() error {
 	switch {
-	case c.Drain == nil && c.Weight == nil:
+	case c.Drain == nil && c.Weight == nil && !c.Close:
 		return errors.New(`nothing is to be changed: give "drain": true or false, or "weight": 1`)
+	case c.Close && (c.Drain == nil || !*c.Drain):
+		return errors.New(`"close" goes with "drain": true: else the connections would come back at once`)
 	case c.Weight != nil && (*c.Weight < 0 || *c.Weight > MaxWeight):
 		return fmt.Errorf(`"weight" is from 0, for nothing new, to %d`, MaxWeight)
 	}
@@ -166,6 +169,9 @@ func (c MemberChange) attrs() (attrs []any) {
 	}
 	if c.Weight != nil {
 		attrs = append(attrs, "weight", *c.Weight)
+	}
+	if c.Close {
+		attrs = append(attrs, "close", true)
 	}
 	return attrs
 }

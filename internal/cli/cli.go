@@ -54,7 +54,7 @@ const (
 func NewRoot(deps Deps) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "culvert",
-		Short:         "Reverse tunnels: bring private HTTP and TCP services to a public server, encrypted and highly available",
+		Short:         "Reverse tunnels and load balancing: private HTTP, TCP and UDP services in public, encrypted and highly available",
 		Example:       examples("culvert demo", "culvert http server --token-file token", "culvert http client --url wss://203.0.113.7:8123 --token-file token --upstream http://127.0.0.1:3000"),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -19,18 +19,96 @@ import (
 	"culvert/internal/config"
 )
 
-// memberDrain has a member get nothing new.
+// memberDrain has a member get nothing new, and may see to it that it has nothing left.
 func (t tree) memberDrain() *cobra.Command {
-	return t.memberChange(memberOrder{
+	cfg := new(config.MemberDrain)
+	settings := config.Describe(cfg, "")
+	return t.command(leaf{
 		use: "drain UPSTREAM/MEMBER", short: "Drain a member: it gets no new connections, and those that are open go on",
 		examples: []string{
 			"culvert member drain app/web1 --url wss://203.0.113.7:8123 --token-file token",
-			"culvert member drain app/10.0.1.1:23 --url wss://tunnel.example.com --token-file token --auto-tls=false",
+			"culvert member drain app/10.0.1.1:23 --wait 5m --close --url wss://203.0.113.7:8123 --token-file token",
 		},
-		parse: func(string) (admin.MemberChange, string, error) {
-			return admin.MemberChange{Drain: new(true)}, "%s gets no new connections. Those that are open go on: culvert member list counts them, culvert member ready takes it back.", nil
+		settings: settings, cfg: cfg, log: &cfg.Log,
+		args: func(_ *cobra.Command, args []string) error {
+			_, err := parseMember(args)
+			return err
+		},
+		complete: t.completeFrom(cfg, &cfg.Control, settings, memberNames),
+		run: func(ctx context.Context, _ *slog.Logger, args []string) error {
+			m, err := parseMember(args)
+			if err != nil {
+				return err
+			}
+			return t.drainMember(ctx, cfg, m)
 		},
 	})
+}
+
+func (t tree) drainMember(ctx context.Context, cfg *config.MemberDrain, m memberName) error {
+	drain := admin.MemberChange{Drain: new(true), Close: cfg.Close && cfg.Wait == 0}
+	if err := m.change(ctx, cfg.Control, drain); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.deps.Stderr, "%s gets no new connections.\n", m)
+	open, err := m.awaitEmpty(ctx, cfg.Control, cfg.Wait)
+	switch {
+	case err != nil:
+		return err
+	case cfg.Close && open > 0:
+		drain.Close = true
+		if err := m.change(ctx, cfg.Control, drain); err != nil {
+			return err
+		}
+		fallthrough
+	case cfg.Close && cfg.Wait == 0:
+		_, err = fmt.Fprintln(t.deps.Stderr, "Its open connections are ended.")
+	case open > 0:
+		return fmt.Errorf("%s has %s open after %s: --close would end them", m, counted(open), cfg.Wait)
+	case cfg.Wait > 0:
+		_, err = fmt.Fprintln(t.deps.Stderr, "It has no open connections.")
+	default:
+		_, err = fmt.Fprintln(t.deps.Stderr, "Those that are open go on: culvert member list counts them, culvert member ready takes it back.")
+	}
+	return err
+}
+
+// awaitPause is the time between two looks at how many connections a member has.
+const awaitPause = 500 * time.Millisecond
+
+// awaitEmpty waits until the member has no open connections, or for so long, and says how many it has; 0 if it does not wait.
+func (m memberName) awaitEmpty(ctx context.Context, cfg config.Control, within time.Duration) (open int, err error) {
+	if within <= 0 {
+		return 0, nil
+	}
+	over := time.NewTimer(within)
+	defer over.Stop()
+	tick := time.NewTicker(awaitPause)
+	defer tick.Stop()
+	for {
+		upstreams, err := askUpstreams(ctx, cfg)
+		if err != nil {
+			return 0, err
+		}
+		open = 0
+		for _, u := range upstreams {
+			for _, one := range u.Members {
+				if u.Name == m.upstream && one.Name == m.member {
+					open = one.Open
+				}
+			}
+		}
+		if open == 0 {
+			return 0, nil
+		}
+		select {
+		case <-tick.C:
+		case <-over.C:
+			return open, nil
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
 }
 
 // memberReady takes a member back that was drained.
@@ -78,53 +156,63 @@ type memberOrder struct {
 func (t tree) memberChange(o memberOrder) *cobra.Command {
 	cfg := new(config.Order)
 	settings := config.Describe(cfg, "")
+	parse := func(args []string) (m memberName, change admin.MemberChange, done string, err error) {
+		names, value := args, ""
+		if o.hasValue {
+			names = args[:max(len(args)-1, 0)]
+			value = strings.Join(args[len(names):], "")
+		}
+		if m, err = parseMember(names); err != nil {
+			return m, change, "", err
+		}
+		change, done, err = o.parse(value)
+		return m, change, done, err
+	}
 	return t.command(leaf{
 		use: o.use, short: o.short, examples: o.examples, settings: settings, cfg: cfg, log: &cfg.Log,
 		args: func(_ *cobra.Command, args []string) error {
-			_, _, value, err := o.words(args)
-			if err == nil {
-				_, _, err = o.parse(value)
-			}
+			_, _, _, err := parse(args)
 			return err
 		},
 		complete: t.completeFrom(cfg, &cfg.Control, settings, memberNames),
 		run: func(ctx context.Context, _ *slog.Logger, args []string) error {
-			upstream, member, value, err := o.words(args)
+			m, change, done, err := parse(args)
 			if err != nil {
 				return err
 			}
-			change, done, err := o.parse(value)
-			if err != nil {
+			if err := m.change(ctx, cfg.Control, change); err != nil {
 				return err
 			}
-			path := "/api/upstreams/" + url.PathEscape(upstream) + "/members/" + url.PathEscape(member)
-			if _, err := ask(ctx, cfg.Control, question{method: http.MethodPatch, path: path, body: change, may: "admin"}); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(t.deps.Stderr, done+"\n", upstream+"/"+member)
+			_, err = fmt.Fprintf(t.deps.Stderr, done+"\n", m)
 			return err
 		},
 	})
 }
 
-// words are the arguments: UPSTREAM/MEMBER, or both as words of their own, and the value.
-func (o memberOrder) words(args []string) (upstream, member, value string, err error) {
-	names, wish := args, "give one member as UPSTREAM/MEMBER"
-	if o.hasValue {
-		wish += ", and a weight"
-		names = args[:max(len(args)-1, 0)]
-		value = strings.Join(args[len(names):], "")
+// memberName is a member of an upstream.
+type memberName struct{ upstream, member string }
+
+func (m memberName) String() string { return m.upstream + "/" + m.member }
+
+// change asks the server for a change.
+func (m memberName) change(ctx context.Context, cfg config.Control, c admin.MemberChange) error {
+	path := "/api/upstreams/" + url.PathEscape(m.upstream) + "/members/" + url.PathEscape(m.member)
+	_, err := ask(ctx, cfg, question{method: http.MethodPatch, path: path, body: c, may: "admin"})
+	return err
+}
+
+// parseMember reads UPSTREAM/MEMBER, or both as words of their own.
+func parseMember(words []string) (m memberName, err error) {
+	switch len(words) {
+	case 1:
+		m.upstream, m.member = splitMember(words[0])
+	case 2:
+		m = memberName{words[0], words[1]}
 	}
-	switch {
-	case len(names) == 1:
-		upstream, member = splitMember(names[0])
-	case len(names) == 2:
-		upstream, member = names[0], names[1]
+	if m.upstream == "" || m.member == "" {
+		err = errors.New("give one member as UPSTREAM/MEMBER, as culvert member list shows them; UPSTREAM MEMBER, in two words, where a name has slashes of its own")
 	}
-	if upstream == "" || member == "" {
-		err = errors.New(wish + ", as culvert member list shows them; UPSTREAM MEMBER, in two words, where a name has slashes of its own")
-	}
-	return upstream, member, value, err
+	return m, err
 }
 
 // splitMember splits UPSTREAM/MEMBER. The upstream that a tunnel is by itself has a slash: tcp/2222.

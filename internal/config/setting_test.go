@@ -16,7 +16,7 @@ func every() map[string]*Settings {
 	return map[string]*Settings{
 		"server": Describe(new(Server), Mixed), "http server": Describe(new(Server), HTTP), "tcp server": Describe(new(Server), TCP),
 		"client": Describe(new(Client), Mixed), "http client": Describe(new(Client), HTTP), "tcp client": Describe(new(Client), TCP),
-		"fileserver": Describe(new(Fileserver), ""), "status": Describe(new(Status), ""), "divert list": Describe(new(Question), ""), "explain": Describe(new(Explain), ""),
+		"fileserver": Describe(new(Fileserver), ""), "status": Describe(new(Status), ""), "divert list": Describe(new(Question), ""), "explain": Describe(new(Explain), ""), "member drain": Describe(new(MemberDrain), ""),
 		"divert": Describe(new(Divert), ""), "reload": Describe(new(Order), ""), "lb": Describe(new(Server), LB), "demo": Describe(new(Demo), ""),
 		"token new": Describe(new(TokenNew), ""), "token list": Describe(new(TokenList), ""), "token revoke": Describe(new(TokenRevoke), ""),
 	}

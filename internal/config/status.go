@@ -71,6 +71,14 @@ type Order struct {
 	Log
 }
 
+// MemberDrain is the configuration of the command that drains a member, which it takes as an argument.
+type MemberDrain struct {
+	Control
+	Wait  time.Duration `flag:"wait" unit:"DURATION" shown:"not at all" group:"Advanced" help:"wait until its open connections have ended, at most so long; some that are left are a failure"`
+	Close bool          `flag:"close" group:"Advanced" help:"reset its open connections of TCP and TLS, after --wait those that are left; flows of UDP and requests of HTTP go on"`
+	Log
+}
+
 // Explain is the configuration of the explain command, whose argument is the beginning of a connection's id.
 type Explain struct {
 	Control

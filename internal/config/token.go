@@ -25,13 +25,13 @@ type TokenNew struct {
 	Name       string        `flag:"name" unit:"NAME" group:"Connection" help:"whose token it is, for people"`
 	Expires    time.Duration `flag:"expires" shown:"never" unit:"DURATION" group:"Security" help:"how long it is valid: 12h, 90d"`
 	Hosts      []string      `flag:"hosts" unit:"HOST" group:"Security" help:"hosts that it may offer: app.example.com, *.dev.example.com; repeatable"`
-	Ports      auth.Ports    `flag:"ports" unit:"PORTS" group:"Security" help:"TCP ports that it may offer: 2222,8000-8100; repeatable"`
+	Ports      auth.Ports    `flag:"ports" unit:"PORTS" group:"Security" help:"TCP and UDP ports that it may offer: 2222,8000-8100; repeatable"`
 	Names      []string      `flag:"names" unit:"NAME" group:"Security" help:"private tunnels that it may offer: db, team-*; repeatable"`
 	Visit      []string      `flag:"visit" unit:"NAME" group:"Security" help:"private tunnels that it may visit: db, team-*; repeatable"`
 	Forward    []string      `flag:"forward" unit:"HOST:PORT" group:"Security" help:"services of the server's network that it may reach: 10.0.0.0/8:5432; repeatable"`
 	Divert     []string      `flag:"divert" unit:"NAME" group:"Security" help:"entrypoints whose live traffic it may divert: devices, dev-*; repeatable"`
-	Read       bool          `flag:"read" group:"Security" help:"may read /status and /metrics"`
-	Administer bool          `flag:"admin" group:"Security" help:"may administer the server"`
+	Read       bool          `flag:"read" group:"Security" help:"may read status and metrics: culvert status, explain, member list, divert list"`
+	Administer bool          `flag:"admin" group:"Security" help:"may administer the server: culvert reload, drain, member, divert end"`
 	Everything bool          `flag:"everything" group:"Security" help:"may do all of this"`
 	Output
 }

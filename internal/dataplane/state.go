@@ -13,6 +13,7 @@ import (
 	"culvert/internal/admin"
 	"culvert/internal/balancer"
 	"culvert/internal/hostname"
+	"culvert/internal/proxy"
 	"culvert/internal/upstream"
 	"culvert/internal/upstream/health"
 )
@@ -157,6 +158,9 @@ func (d *DataPlane) ChangeMember(name, member string, change admin.MemberChange)
 	err := cmp.Or(errs...)
 	if errors.As(err, new(upstream.UnknownMember)) {
 		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
+	}
+	if err == nil && change.Close {
+		d.endConnections(func(o proxy.Open) bool { return o.Upstream == name && o.Member == member })
 	}
 	return err
 }

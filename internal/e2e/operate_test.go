@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -174,4 +175,40 @@ func TestWhatIsWrongOnTheWayToAServerIsOneLine(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestAMemberIsEmptied: before its maintenance, a member is waited for, and what does not end by itself is ended.
+func TestAMemberIsEmptied(t *testing.T) {
+	t.Parallel()
+	a, c := startTCP(t, "a", "127.0.0.1:0"), startTCP(t, "c", "127.0.0.1:0")
+	addr := freeAddr(t)
+	b := startLB(t, oneEntrypoint(addr, fmt.Sprintf("[{address: %q, name: one}, {address: %q, name: two}]", a.addr, c.addr)))
+	talks := map[string]*talk{}
+	for len(talks) < 2 {
+		k := openTalk(t, "tcp", "", addr)
+		talks[k.mustSay(t, "where").by] = k
+	}
+	does := func(words string, code int, says string) {
+		t.Helper()
+		if r := b.command(t, words); r.code != code || !strings.Contains(r.out, says) {
+			t.Errorf("culvert %s: code %d, want %d and that it says %q\n%s", words, r.code, code, says, r.out)
+		}
+	}
+	does("member drain app/one --wait 100ms", 1, "app/one has 1 connection open after 100ms: --close would end them")
+	talks["a"].mustSay(t, "still")
+	does("member drain app/one --wait 100ms --close", 0, "Its open connections are ended.")
+	if _, err := talks["a"].says("there?", patience); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection of the member: %v, want a reset", err)
+	}
+	talks["c"].mustSay(t, "still")
+	does("member ready app/one", 0, "new connections again")
+
+	// The last one ends by itself, while it is waited for.
+	waits := start(t, program{argv: []string{culvert(), "member", "drain", "app/two", "--wait", "1m", "--url", "wss://" + b.control, "--token-file", b.state + "/token"}})
+	waits.line(t, "app/two gets no new connections")
+	talks["c"].Close()
+	if code := waits.wait(t); code != 0 || !strings.Contains(waits.out.String(), "It has no open connections.") {
+		t.Errorf("code %d\n%s", code, waits.out.String())
+	}
+	does("member drain app/one --close", 0, "Its open connections are ended.") // of nobody
 }
