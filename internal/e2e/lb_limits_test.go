@@ -384,8 +384,24 @@ func TestLBWithoutDescriptors(t *testing.T) {
 	for _, c := range many {
 		c.Close()
 	}
-	until(t, "visitors are served again", func() bool { return visitMember(addr, answerTime).err == nil })
+	served := func() bool { return visitMember(addr, answerTime).err == nil }
+	until(t, "visitors are served again", served)
 	kept.mustSay(t, "after")
+	for range 5 { // short again, which is no news by now
+		var more []net.Conn
+		for range 60 {
+			if c, err := net.DialTimeout("tcp", addr, patience); err == nil {
+				more = append(more, c)
+			}
+		}
+		for _, c := range more {
+			c.Close()
+		}
+		until(t, "visitors are served again", served)
+	}
+	if n := strings.Count(p.out.String(), "connections wait to be accepted"); n != 1 {
+		t.Errorf("%d lines of the log about descriptors, want 1", n)
+	}
 	kept.Close()
 	if code := p.stop(t); code != 0 {
 		t.Errorf("exit code %d", code)

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"culvert/internal/cidr"
 )
 
@@ -36,6 +38,7 @@ type listener struct {
 	refused func(reason string)
 
 	open   atomic.Int64
+	short  rate.Sometimes // tells of a shortage
 	closed chan struct{}
 	close  sync.Once
 }
@@ -97,7 +100,7 @@ func listen(cfg listening) (*listener, error) {
 	}
 	l := &listener{
 		tcp: ln.(*net.TCPListener), turn: cfg.inherit.Turn, refused: cfg.refused,
-		closed: make(chan struct{}), log: cfg.log.With("entrypoint", ln.Addr().String()),
+		closed: make(chan struct{}), short: rate.Sometimes{Interval: time.Minute}, log: cfg.log.With("entrypoint", ln.Addr().String()),
 	}
 	l.allow.Store(&cfg.allow)
 	return l, nil
@@ -122,9 +125,8 @@ func (l *listener) accept() (*net.TCPConn, error) {
 		case !passing(err):
 			return nil, fmt.Errorf("accept on %s: %w", l.tcp.Addr(), err)
 		}
-		if delay = nextDelay(delay); delay == firstDelay {
-			l.log.Warn("connections wait to be accepted", "err", err) // once, not for each delay
-		}
+		delay = nextDelay(delay)
+		l.short.Do(func() { l.log.Warn("connections wait to be accepted", "err", err) })
 		if !l.wait(delay) {
 			return nil, fmt.Errorf("accept on %s: %w", l.tcp.Addr(), net.ErrClosed)
 		}
