@@ -2,9 +2,12 @@ package accesslog
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -174,9 +177,12 @@ func (w *writer) inPlace() bool {
 	return err == nil && os.SameFile(there, ours)
 }
 
-// open opens the file at the path; on failure the one before stays.
+// open opens the file at the path; on failure the one before stays. It does not wait for somebody to read a named pipe.
 func (w *writer) open() error {
-	f, err := os.OpenFile(w.cfg.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	f, err := os.OpenFile(w.cfg.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_NONBLOCK, 0o640)
+	if errors.Is(err, syscall.ENXIO) {
+		return fmt.Errorf("nobody reads the pipe: start its reader first: %w", err)
+	}
 	if err != nil {
 		return err
 	}
