@@ -193,15 +193,15 @@ func (f *udpFlow) settle(why string) {
 	next, err := f.choose(old, refused, why)
 	f.mu.Lock()
 	switch {
-	case next != nil && next == old && old.dead: // it failed meanwhile
-		f.find(movedFailed)
-		f.mu.Unlock()
-		return
 	case f.state == closed:
 		f.mu.Unlock()
 		if next != old {
 			next.close()
 		}
+		return
+	case next != nil && next == old && old.dead: // it failed meanwhile
+		f.find(movedFailed)
+		f.mu.Unlock()
 		return
 	case next == nil && old != nil && !old.dead && (why == movedLost || why == movedRerouted):
 		f.lostTry = why == movedLost

@@ -58,13 +58,18 @@ type echoing struct {
 	upstream.Member
 	mute  bool
 	dials atomic.Int64
+	conns chan *echoConn // that were made; nil: nobody asks
 }
 
 func (m *echoing) Name() string { return "echoing" }
 
 func (m *echoing) Dial(context.Context, *upstream.Visit) (upstream.Dialed, error) {
 	m.dials.Add(1)
-	return upstream.Dialed{Conn: &echoConn{member: m, said: make(chan []byte, 10), closed: make(chan struct{})}}, nil
+	c := &echoConn{member: m, said: make(chan []byte, 10), closed: make(chan struct{})}
+	if m.conns != nil {
+		m.conns <- c
+	}
+	return upstream.Dialed{Conn: c}, nil
 }
 
 type echoConn struct {
@@ -99,10 +104,15 @@ func (c *echoConn) Reset() error      { return c.Close() }
 func carryLine(t *testing.T, cfg UDPConfig) (l *line, stop func()) {
 	t.Helper()
 	cfg.Label, cfg.Log = "test", quiet()
+	return serveLine(t, NewUDP(cfg))
+}
+
+func serveLine(t *testing.T, u *UDP) (l *line, stop func()) {
+	t.Helper()
 	l = &line{in: make(chan udp.Packet), answers: map[netip.AddrPort]int{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- NewUDP(cfg).Serve(ctx, l) }()
+	go func() { served <- u.Serve(ctx, l) }()
 	return l, func() {
 		cancel()
 		if err := <-served; err != nil {
@@ -178,6 +188,40 @@ func TestSilentFloodIsPaced(t *testing.T) {
 		}
 		if got := service.dials.Load(); got < 110 || got > 120 {
 			t.Errorf("a minute's flood had %d flows begun, want 10 places' each 5 s", got)
+		}
+		stop()
+	})
+}
+
+// A flow whose connection fails while it is asked to go by new routes, and which ends before it has done so, stays ended: a
+// connection that it got after its end would be nobody's to close.
+func TestAFlowThatHasEndedGetsNoMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		service := &echoing{conns: make(chan *echoConn, 10)}
+		p := pool(service)
+		held := make(chan struct{})
+		var asked atomic.Int64
+		u := NewUDP(UDPConfig{Label: "test", Log: quiet(), Idle: time.Second, Route: func(_ netip.Addr, _ uint32, from int) (*upstream.Upstream, int, bool, bool) {
+			if asked.Add(1) == 2 {
+				<-held
+			}
+			return p, 0, false, from == 0
+		}})
+		l, stop := serveLine(t, u)
+		if l.answered(port("192.0.2.1", 0)) != 1 {
+			t.Fatal("no answer")
+		}
+		u.Move(func(netip.AddrPort) bool { return true })
+		synctest.Wait() // it asks the routes
+		_ = (<-service.conns).Close()
+		time.Sleep(2 * time.Second) // it is idle
+		if n := u.Flows(); n != 0 {
+			t.Fatalf("%d flows are there", n)
+		}
+		close(held)
+		synctest.Wait()
+		if n := service.dials.Load(); n != 1 {
+			t.Errorf("after its end the flow got %d more connections", n-1)
 		}
 		stop()
 	})
