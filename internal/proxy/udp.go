@@ -93,23 +93,6 @@ type UDP struct {
 	over     bool // no flow may begin, and the sweeper is at rest
 }
 
-// udpKey is what makes a flow. The address of this machine that was sent to is a part of it: the answers leave from there.
-type udpKey struct {
-	peer    netip.AddrPort // who sends to us, and gets the answers
-	visitor netip.AddrPort // whom a PROXY header names; else the zero AddrPort
-	local   netip.Addr
-}
-
-// source is the visitor.
-func (k udpKey) source() netip.AddrPort {
-	if k.visitor.IsValid() {
-		return k.visitor
-	}
-	return k.peer
-}
-
-type udpEntry = udp.Entry[udpKey, udpFlow]
-
 // NewUDP makes a UDP; it opens nothing.
 func NewUDP(cfg UDPConfig) *UDP {
 	if cfg.Idle <= 0 {
@@ -170,24 +153,6 @@ func (u *UDP) SetRoutes(r UDPRoute) {
 	u.route.Store(&r)
 }
 
-// Move has the flows of the visitors that match go by the present routes, each as soon as its new member has taken it. One
-// that the routes lead to the upstream that it has, or nowhere, stays.
-func (u *UDP) Move(match func(visitor netip.AddrPort) bool) {
-	for _, e := range u.flows.All() {
-		if match(e.Key().source()) {
-			e.Flow.reroute()
-		}
-	}
-}
-
-// Recheck has the flows whose member is down or gone go on at another one. Each also finds out by itself, with its
-// visitor's next datagram, or within a 32nd of the idle timeout.
-func (u *UDP) Recheck() {
-	for _, e := range u.flows.All() {
-		e.Flow.recheck()
-	}
-}
-
 // Drain takes no new flows. Those that are there go on until they are idle, for which DrainIdle is enough now: the flows of
 // many protocols never end, and a process that goes down would wait for each in vain.
 func (u *UDP) Drain() {
@@ -199,9 +164,6 @@ func (u *UDP) Drain() {
 	u.mu.Unlock()
 	u.drained()
 }
-
-// Flows is the number of flows.
-func (u *UDP) Flows() int { return u.flows.Len() }
 
 // drained ends Serve if nothing is left to wait for.
 func (u *UDP) drained() {
@@ -257,82 +219,4 @@ func (u *UDP) unwrap(p udp.Packet) (header *proxyproto.Header, data []byte, ok b
 		return nil, nil, false
 	}
 	return &h, p.Data[n:], true
-}
-
-// begin begins a flow with its first datagram.
-func (u *UDP) begin(key udpKey, header *proxyproto.Header, data []byte, now time.Duration) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.draining || u.over {
-		u.count.drop(droppedDraining, 1)
-		return
-	}
-	added, why := u.flows.Add(key, key.source().Addr(), now)
-	if why != "" {
-		u.crowding.refused(u, why, now)
-		return
-	}
-	if added.First {
-		u.sweeper.Reset(u.flows.Tick())
-	}
-	if over := added.Replaced; over != nil {
-		u.count.replace()
-		u.work.Go(func() { over.Flow.close("replaced", nil) }) // a tunnel may have to be told
-	}
-	u.count.begun()
-	added.Entry.Flow.init(u, added.Entry, header, data)
-}
-
-// sweep ends the flows that are idle, and looks after the others.
-func (u *UDP) sweep() {
-	u.mu.Lock()
-	if u.over {
-		u.mu.Unlock()
-		return
-	}
-	expired, left := u.flows.Expire(u.now())
-	pause := u.flows.Tick()
-	if u.draining {
-		expired = append(expired, u.finished()...)
-		pause = min(pause, u.cfg.DrainIdle/4)
-	}
-	if left {
-		u.sweeper.Reset(pause)
-	}
-	u.work.Add(1)
-	u.mu.Unlock()
-	defer u.work.Done()
-	for _, e := range expired {
-		e.Flow.close("idle", nil)
-	}
-	u.Recheck()
-	u.drained()
-}
-
-// finished takes out the flows that count as finished while the process goes down.
-func (u *UDP) finished() (list []*udpEntry) {
-	for _, e := range u.flows.All() {
-		if u.now()-e.Touched() >= u.cfg.DrainIdle && u.flows.Remove(e) {
-			list = append(list, e)
-		}
-	}
-	return list
-}
-
-// UDPFlow tells of a flow.
-type UDPFlow struct {
-	ID          string
-	Source      netip.AddrPort // the visitor
-	Destination netip.AddrPort // where it sent to
-	Via         netip.AddrPort // the balancer in front, if it named the visitor
-	Route       int            // the number of the route
-	Upstream    string
-	Member      string
-	Opened      time.Time
-
-	// At its end:
-	Datagrams, Bytes [2]uint64 // by Direction
-	Moves            int       // how often it went on at another member
-	Reason           string    // "idle", "replaced", "ended", "no_member", "end"
-	Err              error     // why it failed
 }

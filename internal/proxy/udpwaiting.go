@@ -2,6 +2,35 @@ package proxy
 
 import "sync"
 
+// What may wait while a flow gets its member: so many datagrams of a flow, and so many bytes of all flows together.
+const (
+	maxWaiting      = 64
+	maxWaitingBytes = 4 << 20
+)
+
+// wait keeps a datagram until there is a member. The caller holds mu.
+func (f *udpFlow) wait(p []byte) {
+	u := f.udp
+	if len(f.waiting) >= maxWaiting || u.waiting.Load()+int64(len(p)) > maxWaitingBytes {
+		u.count.drop(droppedWaiting, 1)
+		return
+	}
+	u.waiting.Add(int64(len(p)))
+	f.waiting = append(f.waiting, append([]byte{}, p...))
+}
+
+// takeWaiting gives what waited. The caller holds mu.
+func (f *udpFlow) takeWaiting() [][]byte {
+	all := f.waiting
+	f.waiting = nil
+	n := 0
+	for _, p := range all {
+		n += len(p)
+	}
+	f.udp.waiting.Add(int64(-n))
+	return all
+}
+
 // A datagram that was not answered is held, to be sent again to another member if its own refuses it: a copy of the last
 // one of each flow. Of all flows together the last ones are held; who sends a lot of strangers' datagrams costs no more.
 const (
