@@ -4,7 +4,9 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
+	"time"
 
 	"culvert/internal/upstream"
 )
@@ -59,4 +61,38 @@ func TestWhoCannotSleepWakesUp(t *testing.T) {
 	visitor.Close()
 	service.Close()
 	<-done
+}
+
+// TestAWordAtTheMomentOfSleepIsHeard has many visitors say something just when nobody waits for them any more.
+func TestAWordAtTheMomentOfSleepIsHeard(t *testing.T) {
+	var c Carrier
+	var visitors sync.WaitGroup
+	for range 100 {
+		visitor, a := pair(t)
+		b, service := pair(t)
+		slept := make(chan struct{}, 100)
+		done := between(t.Context(), &c, drowsy{upstream.FromTCP(a), slept}, upstream.FromTCP(b), nil)
+		go func() {
+			defer service.Close()
+			echo(service)
+		}()
+		visitors.Go(func() {
+			got := make([]byte, 5)
+			_ = visitor.SetReadDeadline(time.Now().Add(30 * time.Second))
+			for range 5 {
+				<-slept
+				_, _ = io.WriteString(visitor, "hello")
+				if _, err := io.ReadFull(visitor, got); err != nil {
+					t.Errorf("after a word: %v", err)
+				}
+			}
+			<-slept
+			visitor.Close()
+			<-done
+		})
+	}
+	visitors.Wait()
+	if c.hands.sleepers.waits() {
+		t.Error("somebody waits for nobody")
+	}
 }
