@@ -69,8 +69,8 @@ func (u *Upstream) failed(m Member, r Reason) {
 }
 
 // Visit is the visit as a member is to see it when n others have been tried: with patience while another one may be
-// tried, here or elsewhere, without more than its limit for the last, and with the PROXY header that the upstream's services get. v itself
-// stays as it is, and is given back if it is what the member is to see.
+// tried, here or elsewhere, without more than its limit for the last, and with the PROXY header that the upstream's services
+// get. v itself stays as it is, and is given back if it is what the member is to see.
 func (c *Candidates) Visit(v *Visit, n int) *Visit {
 	patience := v.Limit
 	if n < c.tries-1 || v.Elsewhere {

@@ -53,9 +53,9 @@ type Visit struct {
 	Destination netip.AddrPort // the address that the visitor connected to
 	Host        string         // canonical host, for HTTP
 	First       *First         // the visitor's first bytes; nil if the caller sends them itself
-	// Patience is how long a client may leave the request unacknowledged before the dial is given up, so that
-	// another one can be tried; zero means until the context ends. It ends no dial that has been acknowledged. A member
-	// with a timeout of its own keeps that.
+	// Patience is how long a member may leave the request unacknowledged before the dial is given up, so that
+	// another one can be tried; zero means until the context ends. It ends no dial that has been acknowledged. An address
+	// whose timeout was set keeps that.
 	Patience time.Duration
 	// Limit bounds one member's whole dial, also of the last one that is left; 0: not at all. It is the Upstream's to
 	// keep, a member need not look at it.

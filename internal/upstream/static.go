@@ -22,7 +22,8 @@ type StaticConfig struct {
 	Protocol         Protocol
 	// TLS, if set, is spoken to the service. Its ServerName is the host of Address if empty.
 	TLS *tls.Config
-	// ConnectTimeout bounds name lookup, connecting and TLS handshake together; 5 s if zero.
+	// ConnectTimeout bounds name lookup, connecting and TLS handshake together. If zero, it is 3 s, and connecting takes no
+	// longer than the visit's patience: of who has set no time, nobody is to wait for a black hole while there are others.
 	ConnectTimeout time.Duration
 	// ProxyProtocol is the PROXY header that the service gets, in place of what a visit wishes. It goes out in one write
 	// with the visitor's first bytes if these are there already, and before a TLS handshake.
@@ -36,6 +37,8 @@ type Static struct {
 	dialer net.Dialer     // without a timeout
 	direct netip.AddrPort // the address that needs no dialer; the zero AddrPort if there is none
 	local  bool           // it is on this machine
+
+	patience bool // of a visit counts
 }
 
 // NewStatic makes a member; nothing is looked up or opened.
@@ -43,8 +46,9 @@ func NewStatic(cfg StaticConfig) *Static {
 	if cfg.Name == "" {
 		cfg.Name = cfg.Address
 	}
-	if cfg.ConnectTimeout <= 0 {
-		cfg.ConnectTimeout = 5 * time.Second
+	patience := cfg.ConnectTimeout <= 0
+	if patience {
+		cfg.ConnectTimeout = 3 * time.Second
 	}
 	if cfg.TLS != nil && cfg.TLS.ServerName == "" {
 		cfg.TLS = cfg.TLS.Clone()
@@ -53,7 +57,7 @@ func NewStatic(cfg StaticConfig) *Static {
 			cfg.TLS.ServerName = host
 		}
 	}
-	s := &Static{cfg: cfg, dialer: net.Dialer{ControlContext: connectNow}}
+	s := &Static{cfg: cfg, dialer: net.Dialer{ControlContext: connectNow}, patience: patience}
 	addr, _ := netip.ParseAddrPort(cfg.Address) // the zero AddrPort for a name or a path
 	if cfg.TLS == nil && cfg.Protocol == Raw && cfg.Network == "tcp" && addr.IsValid() && addr.Addr().Zone() == "" && runtime.GOOS == "linux" {
 		s.direct = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
@@ -71,7 +75,7 @@ func (s *Static) Name() string { return s.cfg.Name }
 // Protocol is what the service speaks.
 func (s *Static) Protocol() Protocol { return s.cfg.Protocol }
 
-// Dial connects, for as long as the connect timeout allows: the visit's patience is for members behind a client.
+// Dial connects.
 func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 	switch {
 	case v.Datagrams:
@@ -79,7 +83,7 @@ func (s *Static) Dial(ctx context.Context, v *Visit) (Dialed, error) {
 	case s.cfg.TLS != nil:
 		return s.dialTLS(ctx, v)
 	}
-	c, err := s.connect(ctx)
+	c, err := s.connect(ctx, v.Patience)
 	if err != nil {
 		return Dialed{}, s.failure(ctx, err)
 	}
@@ -118,7 +122,7 @@ func (s *Static) introduce(c net.Conn, v *Visit, first *First) (firstSent bool, 
 func (s *Static) dialTLS(ctx context.Context, v *Visit) (Dialed, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ConnectTimeout)
 	defer cancel()
-	c, err := s.connect(ctx)
+	c, err := s.connect(ctx, v.Patience)
 	if err != nil {
 		return Dialed{}, s.failure(ctx, err)
 	}
@@ -134,10 +138,13 @@ func (s *Static) dialTLS(ctx context.Context, v *Visit) (Dialed, error) {
 	return Dialed{Conn: &tlsConn{Conn: t, under: c}}, nil
 }
 
-// connect takes no longer than the connect timeout.
-func (s *Static) connect(ctx context.Context) (halfCloser, error) {
+// connect takes no longer than the connect timeout and, if it counts, the patience.
+func (s *Static) connect(ctx context.Context, patience time.Duration) (halfCloser, error) {
 	d := s.dialer
 	d.Timeout = s.cfg.ConnectTimeout
+	if s.patience && patience > 0 {
+		d.Timeout = min(d.Timeout, patience)
+	}
 	if s.direct.IsValid() {
 		return dialSocket(ctx, s.direct, time.Now().Add(d.Timeout), s.local)
 	}

@@ -67,7 +67,9 @@ func TestStaticConnectsForItsOwnTimeout(t *testing.T) {
 		want     Reason
 	}{
 		{"which ends", time.Nanosecond, time.Hour, TimedOut},
-		{"whatever the patience for clients is", time.Hour, time.Nanosecond, Refused},
+		{"whatever the patience is", time.Hour, time.Nanosecond, Refused},
+		{"or, if it has none, for the patience", 0, time.Nanosecond, TimedOut},
+		{"if there is one", 0, 0, Refused},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := NewStatic(StaticConfig{Network: "tcp", Address: "127.0.0.1:1", ConnectTimeout: tt.timeout})

@@ -255,7 +255,8 @@ type Member struct {
 
 // Connect is how members are connected to.
 type Connect struct {
-	Timeout time.Duration `key:"timeout" default:"3s" unit:"DURATION" above:"0s" help:"how long one attempt may take"`
+	// Timeout is 0 for the default, which depends on whom else there is to try.
+	Timeout time.Duration `key:"timeout" unit:"DURATION" above:"0s" shown:"1s while there is another member or route to try, 3s for the last" help:"how long one attempt may take"`
 	// Retries is the number of members tried after the first.
 	Retries int `key:"retries" default:"2" unit:"N" min:"0" help:"other members tried when the first fails"`
 }

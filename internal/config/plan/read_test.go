@@ -173,12 +173,12 @@ func TestReadFillsInAllThereIs(t *testing.T) {
 					{Tunnel: tunnel.TLSName(pattern(t, "a.example.com")), Name: "other", Weight: 1},
 				},
 				Health:  &Health{TCP: &TCPCheck{}, Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
-				Connect: Connect{3 * time.Second, 2}, Queue: Queue{Timeout: 5 * time.Second}, Eject: defaultEjection,
+				Connect: Connect{0, 2}, Queue: Queue{Timeout: 5 * time.Second}, Eject: defaultEjection,
 			},
 			{
 				Name: "log", Balance: "round_robin", ProxyProtocol: ProxySend{Version: SendOff, UDPHeader: EveryDatagram},
 				Members: []Member{{Address: "[::1]:5140", Name: "[::1]:5140", Weight: 1}},
-				Connect: Connect{3 * time.Second, 2}, Queue: Queue{Timeout: 5 * time.Second}, Eject: defaultEjection,
+				Connect: Connect{0, 2}, Queue: Queue{Timeout: 5 * time.Second}, Eject: defaultEjection,
 			},
 		},
 	}
