@@ -11,7 +11,7 @@ import (
 type Balancer struct {
 	// LBProxyProtocol is "" if no header is expected. Both versions are taken in any case: the word is for those who know
 	// which one their balancer sends.
-	LBProxyProtocol string         `flag:"lb-proxy-protocol" values:"v1 v2 auto" blank:"off" shown:"off" unit:"VERSION" group:"Data plane" help:"expect the PROXY header of a load balancer in front on every connection of visitors: v1, v2 or auto, which all take both"`
+	LBProxyProtocol string         `flag:"lb-proxy-protocol" values:"v1 v2 auto" blank:"off" shown:"off" unit:"VERSION" group:"Data plane" help:"expect the PROXY header of a load balancer in front on every connection of visitors: v1, v2 or auto, which all take both; entrypoints of a file have a setting of their own"`
 	LBTrusted       []netip.Prefix `flag:"lb-trusted" shown:"private addresses, with a warning" unit:"CIDR" group:"Security" help:"addresses of that load balancer; a PROXY header of anyone else is refused; repeatable"`
 	ProxyProtocol   string         `flag:"proxy-protocol" modes:"tcp mixed lb" values:"v1 v2" blank:"off" shown:"off" unit:"VERSION" group:"Data plane" help:"send a PROXY header to the services behind TCP tunnels: v1 or v2, unless the client says otherwise"`
 }

@@ -164,6 +164,18 @@ func (s *Server) take(settings *Settings, key string, v file.Value) {
 	}
 }
 
+// warnOfHeaders tells the entrypoints of the file that would pass a PROXY header on to members, as if the visitor had said it,
+// though the server expects headers elsewhere.
+func (s *Server) warnOfHeaders() {
+	for i, e := range s.Plan.Entrypoints {
+		path := file.Item("entrypoints", i)
+		if _, given := s.doc.At(path + ".proxy_protocol"); s.ExpectsProxy() && !given && e.Protocol != plan.UDP {
+			s.Warnings = append(s.Warnings, s.doc.Fault(path, "add proxy_protocol: {accept: auto, trusted: [CIDR]}, or proxy_protocol: off",
+				"expects no PROXY header: lb_proxy_protocol is for the ports that no file describes"))
+		}
+	}
+}
+
 // validateFile checks what the file has against the other settings.
 func (s *Server) validateFile() (found Problems) {
 	if s.Mode == LB {
@@ -182,6 +194,7 @@ func (s *Server) validateFile() (found Problems) {
 	for _, f := range s.Plan.Conflicts(s.doc, s.sockets()) {
 		found = append(found, ofFile(f))
 	}
+	s.warnOfHeaders()
 	if tunnels := s.Plan.Tunnels(); len(tunnels) > 0 && !s.HasControl() {
 		f := s.doc.Fault("", "add token_file: FILE, or give members with an address",
 			"the tunnel %s has no members ever: without a token no client can connect", tunnels[0])

@@ -306,6 +306,30 @@ func TestALoadBalancerWithoutAControlPortSaysSo(t *testing.T) {
 	}
 }
 
+func TestEntrypointsThatExpectNoHeaderAreNamed(t *testing.T) {
+	const entrypoints = `
+entrypoints:
+- {name: silent, addr: ":81", routes: [{upstream: app}]}
+- {name: off, addr: ":82", proxy_protocol: off, routes: [{upstream: app}]}
+- {name: auto, addr: ":83", proxy_protocol: {accept: auto, trusted: [10.0.0.5]}, routes: [{upstream: app}]}
+- {name: dns, protocol: udp, addr: ":84", routes: [{upstream: app}]}
+upstreams: [{name: app, members: [{address: "10.0.0.1:80"}]}]
+`
+	inFolder(t, map[string]string{"f.yaml": entrypoints, "g.yaml": "lb_proxy_protocol: auto" + entrypoints})
+	for config, want := range map[string]string{
+		"f.yaml": "", "g.yaml": "g.yaml:3:3: entrypoints[0]: expects no PROXY header: lb_proxy_protocol is for the ports that no file describes; " +
+			"add proxy_protocol: {accept: auto, trusted: [CIDR]}, or proxy_protocol: off",
+	} {
+		s, err := CheckFile(config, false, Environment{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Warnings.Error(); got != want {
+			t.Errorf("%s: got %s\nwant %s", config, got, want)
+		}
+	}
+}
+
 // A printed configuration cannot be run by mistake with the mask for a token.
 func TestTheMaskIsNoToken(t *testing.T) {
 	inFolder(t, map[string]string{"f.yaml": "token: '***'\n" + lbFile})
