@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,13 +36,14 @@ type direction struct {
 
 	// Of the goroutine that copies:
 	ferry  *ferry // nil while nothing moves
-	count  int    // pieces that moved
 	bytes  int64  // that moved
 	weight int    // bytes of the large ones among the last
 	unfit  bool   // for a pipe
 	over   bool
 
-	asleep uint64 // of the sleepers: its name among them
+	pieces atomic.Uint32 // that moved
+	asleep uint64        // of the sleepers: its name among them
+	stuck  stuck         // of who looks for what is stuck
 }
 
 // share has somebody else see one direction to its end, and gives the other one.
@@ -101,13 +103,13 @@ func (d *direction) wake() { d.relay.hands.start(d.run) }
 func (d *direction) attend() {
 	dozes := upstream.Awaitable(d.src)
 	for wait := dozeSoon; !d.over; wait = min(2*wait, dozeLate) {
-		before := d.count
+		before := d.pieces.Load()
 		if dozes {
 			_ = d.src.SetReadDeadline(time.Now().Add(wait)) // fails on a closed connection, as the read will
 		}
 		readErr, writeErr := d.copy()
 		if dozes && writeErr == nil && errors.Is(readErr, os.ErrDeadlineExceeded) {
-			if d.count == before {
+			if d.pieces.Load() == before {
 				d.ferry = nil
 				_ = d.src.SetReadDeadline(time.Time{})
 				return
@@ -211,7 +213,7 @@ func unlessEnd(err error) error {
 
 func (d *direction) moved(n int) {
 	r := d.relay
-	d.count++
+	d.pieces.Add(1)
 	d.bytes += int64(n)
 	r.idle.moved()
 	if r.count != nil && n > 0 {

@@ -36,12 +36,12 @@ func (c *crowd) remove(p *passage) {
 }
 
 // list gives the connections that which picks.
-func (c *crowd) list(which func(Open) bool) (picked []*passage) {
+func (c *crowd) list(which func(*passage) bool) (picked []*passage) {
 	for i := range c.parts {
 		part := &c.parts[i]
 		part.mu.Lock()
 		for p := range part.open {
-			if which(p.seen()) {
+			if which(p) {
 				picked = append(picked, p)
 			}
 		}
@@ -63,7 +63,7 @@ var ErrEnded = errors.New("ended by the server")
 
 // End resets the open connections that which picks, and says how many.
 func (t *TCP) End(which func(Open) bool) int {
-	picked := t.open.list(which)
+	picked := t.open.list(func(p *passage) bool { return which(p.seen()) })
 	for _, p := range picked {
 		p.fail(ErrEnded)
 		p.reset()

@@ -52,6 +52,13 @@ func (s *sleepers) await(fd int, name uint64) error {
 	return err
 }
 
+// has says whether a direction sleeps.
+func (s *sleepers) has(d *direction) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.asleep != 0
+}
+
 // rouse wakes a direction whose source was closed, of which the kernel tells nothing, if it sleeps.
 func (s *sleepers) rouse(d *direction) {
 	s.mu.Lock()

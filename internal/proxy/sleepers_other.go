@@ -7,4 +7,6 @@ type sleepers struct{}
 
 func (*sleepers) put(*direction) bool { return false }
 
+func (*sleepers) has(*direction) bool { return false }
+
 func (*sleepers) rouse(*direction) {}

@@ -81,6 +81,7 @@ type TCP struct {
 	hands    hands
 	received atomic.Int64 // connections that are open
 	open     crowd
+	looking  atomic.Bool // for stuck connections
 
 	// A visitor in vain is news, a flood of them is not: the records and the access log have each.
 	news   *rate.Limiter
@@ -222,6 +223,7 @@ func (p *passage) connect(ctx context.Context) bool {
 		p.relay.first = nil
 	}
 	p.tcp.open.add(p)
+	p.tcp.lookLater()
 	return true
 }
 

@@ -1,0 +1,114 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"culvert/internal/accesslog"
+	"culvert/internal/upstream"
+)
+
+// A service that hangs takes nothing of what visitors say, so nobody reads of them: neither their resets nor their ends are
+// seen by who copies.
+func TestVisitorsOfAServiceThatHangs(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		leave func(*net.TCPConn)
+		looks int // after the one that sees how much has moved; 0: it stays
+		why   string
+	}{
+		{"stays", func(*net.TCPConn) {}, 0, ""},
+		{"resets", func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }, 1, "reset"},
+		{"ends", func(c *net.TCPConn) { _ = c.CloseWrite() }, 3, "ended, and what it said was not taken for 30s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			pieces := make(chan struct{})
+			addr := service(t, func(c *net.TCPConn) {
+				for range pieces {
+					_, _ = io.ReadFull(c, make([]byte, 64<<10))
+				}
+			})
+			defer close(pieces)
+			records := accesslog.New(accesslog.Config{Records: 1})
+			tcp := NewTCP(TCPConfig{
+				Settings: Settings{Name: "in", Routes: RoutesTo(upstreamOf(static(addr, upstream.Raw))), HalfClosedTimeout: 3 * lookPause},
+				Records:  records, Log: quiet(),
+			})
+			visitor, far := pair(t)
+			if tt.name == "ends" {
+				_ = visitor.SetWriteBuffer(4 << 10) // the end is not to wait behind much
+			}
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				tcp.Serve(t.Context(), upstream.FromTCP(far))
+			}()
+			fill(t, visitor)
+			tcp.look() // sees how much has moved
+			tt.leave(visitor)
+			here := upstream.FromTCP(far)
+			for tt.name == "ends" && stateOf(here) != ended { // an end comes after what was said, which takes some room
+				pieces <- struct{}{}
+				<-time.After(10 * time.Millisecond)
+				tcp.look()
+			}
+			if tt.looks == 0 {
+				for range 10 {
+					tcp.look()
+				}
+				if over(served) {
+					t.Error("a visitor who is there was reset")
+				}
+				_ = visitor.SetLinger(0)
+				_ = visitor.Close()
+				tt.looks = 1
+			}
+			await(t, func() bool { return stateOf(here) != present })
+			looks := 0
+			await(t, func() bool {
+				if over(served) {
+					return true
+				}
+				looks++
+				tcp.look()
+				return false
+			})
+			if looks < tt.looks {
+				t.Errorf("over after %d looks, want %d", looks, tt.looks)
+			}
+			if why := records.Find(accesslog.Query{})[0].Why; !strings.Contains(why, tt.why) {
+				t.Errorf("the record says %q, want %q", why, tt.why)
+			}
+		})
+	}
+}
+
+// fill writes until nobody takes any more. A few bytes may still go, one with each probe of the kernel's.
+func fill(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	piece := make([]byte, 64<<10)
+	for {
+		_ = c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		n, err := c.Write(piece)
+		if errors.Is(err, os.ErrDeadlineExceeded) && n < len(piece)/8 {
+			return
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func over(served <-chan struct{}) bool {
+	select {
+	case <-served:
+		return true
+	default:
+		return false
+	}
+}

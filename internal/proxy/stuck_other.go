@@ -1,0 +1,7 @@
+//go:build !linux
+
+package proxy
+
+import "culvert/internal/upstream"
+
+func stateOf(upstream.Conn) state { return present }
