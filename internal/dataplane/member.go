@@ -117,8 +117,8 @@ func (p *pool) ejected(m upstream.Member, r upstream.Reason, until time.Time) {
 		"for", time.Until(until).Round(time.Second))
 }
 
-// endConnections resets the open connections that which picks, and says how many.
-func (d *DataPlane) endConnections(which func(proxy.Open) bool) (n int) {
+// endConnections resets the open connections that which picks.
+func (d *DataPlane) endConnections(which func(proxy.Open) bool) {
 	d.mu.Lock()
 	var servers []*tcpServer
 	for _, e := range d.entries {
@@ -128,7 +128,6 @@ func (d *DataPlane) endConnections(which func(proxy.Open) bool) (n int) {
 	}
 	d.mu.Unlock()
 	for _, s := range servers {
-		n += s.proxy.End(which)
+		s.proxy.End(which)
 	}
-	return n
 }

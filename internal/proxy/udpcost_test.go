@@ -121,7 +121,11 @@ func TestMillionSpoofedSourcesCostLittle(t *testing.T) {
 // echoDatagrams answers with as little as can be: what is measured is the way there and back.
 func echoDatagrams(t testing.TB) netip.AddrPort {
 	t.Helper()
-	s, err := udp.Listen(t.Context(), "127.0.0.1:0")
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := udp.New(conn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package udp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -23,16 +22,7 @@ type Socket struct {
 	batching
 }
 
-// Listen binds a socket to host:port; an empty host is every address of the machine, of IPv4 and IPv6.
-func Listen(ctx context.Context, addr string) (*Socket, error) {
-	conn, err := new(net.ListenConfig).ListenPacket(ctx, "udp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen %s: %w", addr, err)
-	}
-	return New(conn)
-}
-
-// New makes a Socket of one that is bound already, and owns it. It closes what it cannot use.
+// New makes a Socket of one that is bound, and owns it. It closes what it cannot use.
 func New(conn net.PacketConn) (*Socket, error) {
 	u, ok := conn.(*net.UDPConn)
 	if !ok {

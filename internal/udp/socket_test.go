@@ -1,7 +1,6 @@
 package udp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +17,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func listenAt(t testing.TB, addr string) *Socket {
 	t.Helper()
-	s, err := Listen(context.Background(), addr)
+	conn, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
