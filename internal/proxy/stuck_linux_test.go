@@ -40,9 +40,6 @@ func TestVisitorsOfAServiceThatHangs(t *testing.T) {
 				Records:  records, Log: quiet(),
 			})
 			visitor, far := pair(t)
-			if tt.name == "ends" {
-				_ = visitor.SetWriteBuffer(4 << 10) // the end is not to wait behind much
-			}
 			served := make(chan struct{})
 			go func() {
 				defer close(served)
