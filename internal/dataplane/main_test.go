@@ -23,7 +23,11 @@ import (
 	"culvert/internal/accesslog"
 	"culvert/internal/config/file"
 	"culvert/internal/config/plan"
+	"culvert/internal/control"
 	"culvert/internal/proxy"
+	"culvert/internal/proxyproto"
+	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -198,3 +202,47 @@ upstreams:
   - {name: app, members: [{address: "$app1"}, {address: "$app2"}]}
   - {name: debug, members: [{address: "$debug"}]}
 `
+
+// client is a member that dials a service, as a client of a tunnel does, and that may be away.
+type client struct {
+	*upstream.Static
+	away, silent atomic.Bool
+	emit         atomic.Pointer[proxyproto.Emission] // what the last visit wished
+}
+
+func (c *client) Usable() bool { return !c.away.Load() }
+
+func (c *client) Dial(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
+	c.emit.Store(new(v.Emit))
+	if c.silent.Load() {
+		<-ctx.Done()
+		return upstream.Dialed{}, &upstream.DialError{Reason: upstream.TimedOut, Err: ctx.Err()}
+	}
+	return c.Static.Dial(ctx, v)
+}
+
+func newClient(name, addr string) *client {
+	return &client{Static: upstream.NewStatic(upstream.StaticConfig{Name: name, Network: "tcp", Address: addr})}
+}
+
+func offer(t testing.TB, d *DataPlane, name string, m upstream.Member) control.Publication {
+	t.Helper()
+	n, err := tunnel.ParseName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := d.Publish(control.Offered{Name: n, Member: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func mustName(t testing.TB, s string) tunnel.Name {
+	t.Helper()
+	n, err := tunnel.ParseName(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
