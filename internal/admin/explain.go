@@ -109,10 +109,31 @@ func PrintConnections(w io.Writer, records []accesslog.Record, now time.Time) er
 	return t.Flush()
 }
 
+// enough of a name that nobody has chosen tells it from others.
+const enough = 8
+
+// Called says whether an operator who types a name may mean a member: by its name, or a client by its id, with or without its
+// instance, of which the first digits do.
+func Called(member, typed string) bool {
+	if member == typed {
+		return true
+	}
+	names, parts := strings.Split(member, "/"), strings.Split(typed, "/")
+	if len(names) != 2 || strings.Contains(member, ":") || len(parts) > len(names) {
+		return false // an address
+	}
+	for i, part := range parts {
+		if part != names[i] && (len(part) < enough || !strings.HasPrefix(names[i], part)) {
+			return false
+		}
+	}
+	return true
+}
+
 // brief is a member's name in which what nobody has chosen, as the id of a client that was given none, is cut to what tells it
-// from others.
+// from others. Called knows it.
 func brief(name string) string {
-	const generated, enough = 32, 8
+	const generated = 32
 	parts := strings.Split(name, "/")
 	for i, p := range parts {
 		if len(p) == generated && strings.Trim(p, "0123456789abcdef") == "" {

@@ -93,7 +93,7 @@ func PrintMembers(w io.Writer, upstreams []Upstream, now time.Time) error {
 			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t-\t-\n", plain(u.Name)) // a short line would end the columns
 		}
 		for _, m := range u.Members {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", plain(u.Name), plain(m.Name), plain(stateOf(m, now)), weightOf(m), openOf(m), m.Total, m.Failed, lastError(m, now))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", plain(u.Name), plain(brief(m.Name)), plain(stateOf(m, now)), weightOf(m), openOf(m), m.Total, m.Failed, lastError(m, now))
 		}
 	}
 	gap := "\n"

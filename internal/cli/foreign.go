@@ -50,14 +50,12 @@ func foreignFlag(cmd *cobra.Command, name string) (string, bool) {
 		"client-forwarding", "client-forwarding-allow", "proxy-protocol", "lb-proxy-protocol", "lb-trusted",
 		"registry", "join", "advertise-addr", "cluster-secret-file", "node-id", "ready-grace":
 		return later, server
-	case "local", "local-addr", "connections", "weight", "backup", "http-proxy", "basic-auth-username",
+	case "local", "local-addr", "connections", "basic-auth-username",
 		"basic-auth-password", "basic-auth-password-file", "bearer-token", "bearer-token-file", "oidc-issuer",
 		"oidc-client-id", "oidc-client-secret-file", "oidc-allow", "cookie-ttl", "oauth-provider", "oauth-client-id",
 		"oauth-client-secret", "oauth-acl", "oauth-cookie-ttl", "request-header-add", "request-header-remove",
 		"response-header-add", "response-header-remove", "host-header", "inspect", "tls-cert", "tls-key":
 		return later, client
-	case "watch":
-		return later, strings.HasSuffix(path, "status")
 	}
 	return "", false
 }
@@ -108,7 +106,11 @@ func foreignCommand(name string) (string, bool) {
 		return "Culvert is one program and needs no such thing", true
 	case "exit-server":
 		return "use culvert server", true
-	case "snimux", "sshmux", "visitor", "connect", "divert", "explain", "reload", "drain", "doctor", "docs":
+	case "set", "enable", "disable": // of HAProxy's servers
+		return "use culvert member drain, ready or weight", true
+	case "show":
+		return "use culvert status, or culvert explain for connections", true
+	case "snimux", "sshmux", "visitor", "connect", "doctor", "docs":
 		return later, true
 	}
 	return "", false

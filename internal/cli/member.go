@@ -93,8 +93,8 @@ func (m memberName) awaitEmpty(ctx context.Context, cfg config.Control, within t
 		open = 0
 		for _, u := range upstreams {
 			for _, one := range u.Members {
-				if u.Name == m.upstream && one.Name == m.member {
-					open = one.Open
+				if u.Name == m.upstream && admin.Called(one.Name, m.member) {
+					open += one.Open
 				}
 			}
 		}

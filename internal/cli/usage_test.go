@@ -14,6 +14,8 @@ func TestUsageErrors(t *testing.T) {
 		{"frobnicate", `unknown command "frobnicate" for culvert; there are check, client, completion, demo, divert, drain, explain, fileserver, help, http, lb, member, reload, server, status, tcp, token, udp, version`},
 		{"http", "culvert http needs a command: client, fileserver, server"},
 		{"uplink client --url x", `unknown command "uplink": use culvert client, which carries HTTP and TCP together`},
+		{"set server app/web1 state drain", `unknown command "set": use culvert member drain, ready or weight`},
+		{"show stat", `unknown command "show": use culvert status, or culvert explain for connections`},
 		{"connect x", `unknown command "connect": comes with a later version`},
 		{"http server --alow-ips x", "unknown flag --alow-ips for culvert http server; did you mean --allow-ips?"},
 		{"http server --control x", "unknown flag --control for culvert http server; did you mean --control-addr?"},

@@ -148,6 +148,7 @@ func (d *DataPlane) ChangeMember(name, member string, change admin.MemberChange)
 	if p == nil {
 		return fmt.Errorf("%w: no upstream %.80q; there is %s", admin.ErrNotFound, name, listed(names))
 	}
+	member = p.memberCalled(member)
 	var errs []error
 	if change.Drain != nil {
 		errs = append(errs, p.upstream.SetDrain(member, *change.Drain))
@@ -163,6 +164,23 @@ func (d *DataPlane) ChangeMember(name, member string, change admin.MemberChange)
 		d.endConnections(func(o proxy.Open) bool { return o.Upstream == name && o.Member == member })
 	}
 	return err
+}
+
+// memberCalled is the name of the one member that an operator may mean, else what was typed.
+func (p *pool) memberCalled(typed string) string {
+	var found []string
+	for _, m := range p.upstream.Members() {
+		switch name := m.Name(); {
+		case name == typed:
+			return typed
+		case admin.Called(name, typed):
+			found = append(found, name)
+		}
+	}
+	if len(found) == 1 {
+		return found[0]
+	}
+	return typed
 }
 
 // listed is for one line of a message: a long list is cut.

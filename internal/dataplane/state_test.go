@@ -1,10 +1,13 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
+
+	"culvert/internal/admin"
 )
 
 // What is shown stands in the order of the file, with why an entrypoint is closed.
@@ -50,4 +53,28 @@ entrypoints: [{name: devices, addr: $addr, routes: [{upstream: name/app}]}]
 	await(t, "the failure", func() bool { return strings.Contains(d.State().Entrypoints[0].Reason, "address already in use") })
 	taken.Close()
 	await(t, "the port to open", func() bool { s := d.State().Entrypoints[0]; return s.Listening && s.Reason == "" })
+}
+
+// A client is called by its id, or by what lists show of a name that nobody has chosen.
+func TestAClientIsDrainedByItsID(t *testing.T) {
+	d := start(t)
+	const one, two, other = "edge-1/730aa1bb96474cbc9f7e76c135e81da8", "edge-2/22fbfe123c884e8284ee0da3680c1311", "edge-2/4fd2a6e1b0c398754fd2a6e1b0c39875"
+	for _, name := range []string{one, two, other} {
+		offer(t, d, "name/app", newClient(name, named(t, name)))
+	}
+	drain := true
+	for _, typed := range []string{"edge-1", "edge-2/22fbfe12"} {
+		if err := d.ChangeMember("name/app", typed, admin.MemberChange{Drain: &drain}); err != nil {
+			t.Errorf("%s: %v", typed, err)
+		}
+	}
+	err := d.ChangeMember("name/app", "edge-2", admin.MemberChange{Drain: &drain})
+	if !errors.Is(err, admin.ErrNotFound) || !strings.Contains(err.Error(), two+", "+other) {
+		t.Errorf("one of two clients of an id: got %v, want an error that names both", err)
+	}
+	for _, m := range d.State().Upstreams[0].Members {
+		if got, want := m.State == admin.MemberDraining, m.Name != other; got != want {
+			t.Errorf("%s drains: %t, want %t", m.Name, got, want)
+		}
+	}
 }
