@@ -143,6 +143,26 @@ func TestDivertSaysWhatHappens(t *testing.T) {
 		{"interrupted", "", events, nil, 0, begun + "The divert has ended: interrupted. 2 connections came here.\n", ""},
 		{"its time is over", "", events[:2], client.ErrTimeOver, 0, strings.SplitAfter(begun, "\n")[0] + "The divert has ended: its time is over. 1 connection came here.\n", ""},
 		{"ended", "", events, errors.New("the server has ended the divert: enough"), 1, begun + "The divert has ended: enough. 2 connections came here.\n", "culvert: the server has ended the divert: enough\n"},
+		{
+			"the target does not serve", "", []client.DivertEvent{
+				events[0],
+				{Opened: &open},
+				{Unserved: "refuses connections"},
+				{Opened: &open},
+				{Unserved: "refuses connections"},
+				{Opened: &open},
+				{Unserved: "does not answer"},
+				{Opened: &open},
+			}, nil, 0, strings.SplitAfter(begun, "\n")[0] + "127.0.0.1:9000 refuses connections: visitors go on to the entrypoint's own routes.\n" +
+				"127.0.0.1:9000 does not answer: visitors go on to the entrypoint's own routes.\n" +
+				"The divert has ended: interrupted. 1 connection came here.\n", "",
+		},
+		{
+			"the target does not serve, and visitors are to fail", " --on-down fail",
+			[]client.DivertEvent{events[0], {Opened: &open}, {Unserved: "refuses connections"}},
+			nil, 0,
+			strings.SplitAfter(begun, "\n")[0] + "127.0.0.1:9000 refuses connections: visitors are sent away.\nThe divert has ended: interrupted. 0 connections came here.\n", "",
+		},
 		{"refused", "", nil, errors.New("the server refuses the divert: no"), 1, "", "culvert: the server refuses the divert: no\n"},
 		{"for programs", " --output json", events[:2], nil, 0, `{"event":"begun","id":"3f9a1c2b","until":"2026-03-01T12:30:00Z"}` + "\n" +
 			`{"event":"connection","connection":"c1","source":"203.0.113.7:4123","connections":1}` + "\n" + `{"event":"ended","connections":1,"reason":"interrupted"}` + "\n", ""},

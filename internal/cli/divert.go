@@ -77,13 +77,15 @@ type divertPrinter struct {
 	mu          sync.Mutex
 	begun       bool
 	connections int
+	unserved    string // what was said of the target, at
+	said        time.Time
 	counting    bool // the cursor is behind the count
 	over        bool
 }
 
 // divertLine is an event for programs.
 type divertLine struct {
-	Event       string    `json:"event"` // begun, connection, lost, back, waits or ended
+	Event       string    `json:"event"` // begun, connection, unserved, lost, back, waits or ended
 	ID          string    `json:"id,omitempty"`
 	Until       time.Time `json:"until,omitzero"`
 	Connection  string    `json:"connection,omitempty"`
@@ -110,11 +112,31 @@ func (p *divertPrinter) event(e client.DivertEvent) {
 			fmt.Fprintf(p.out, "\r%s, the last from %s\x1b[K", counted(p.connections), e.Opened.Source)
 			p.counting = true
 		}
+	case e.Unserved != "":
+		p.missed(e.Unserved)
 	case e.Lost != nil:
 		p.say(divertLine{Event: "lost", Reason: e.Lost.Error()}, "The server is out of reach, and visitors go the other ways: %s", e.Lost)
 	case e.Back:
 		p.say(divertLine{Event: "back"}, "The server is back, and so is the divert.")
 	}
+}
+
+// sayAgain is when the same failure of the target is told again.
+const sayAgain = time.Minute
+
+// missed tells of a connection that the target did not take, if that is news.
+func (p *divertPrinter) missed(why string) {
+	p.connections--
+	if now := p.now(); why != p.unserved || now.Sub(p.said) >= sayAgain {
+		p.unserved, p.said = why, now
+	} else if !p.cfg.JSON() {
+		return
+	}
+	then := "visitors go on to the entrypoint's own routes"
+	if p.cfg.OnDown == "fail" {
+		then = "visitors are sent away"
+	}
+	p.say(divertLine{Event: "unserved", Reason: why, Connections: p.connections}, "%s %s: %s.", p.cfg.Target.Spec, why, then)
 }
 
 // say prints a line of its own.

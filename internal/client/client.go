@@ -19,6 +19,7 @@ import (
 	"culvert/internal/pki"
 	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
 )
 
 // Config is what a Client needs.
@@ -46,10 +47,11 @@ type Config struct {
 // Watch is told what becomes of a client, by its sessions in turn and at once. What is nil is not told; failures and refusals
 // that are told are not logged.
 type Watch struct {
-	Answered func(tunnel.Answer) // to an offer
-	Ended    func(tunnel.Ended)  // the server has taken a tunnel down
-	Opened   func(*tunnel.Open)  // a connection comes
-	Failed   func(error)         // a session could not begin, or has ended
+	Answered func(tunnel.Answer)   // to an offer
+	Ended    func(tunnel.Ended)    // the server has taken a tunnel down
+	Opened   func(*tunnel.Open)    // a connection comes
+	Unserved func(upstream.Reason) // and its service did not take it
+	Failed   func(error)           // a session could not begin, or has ended
 }
 
 // Client keeps sessions up. Use New, then Run once.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"culvert/internal/tunnel"
+	"culvert/internal/upstream"
 )
 
 // DivertConfig is what a divert needs.
@@ -23,8 +24,11 @@ type DivertConfig struct {
 type DivertEvent struct {
 	Begun  *DivertBegun
 	Opened *tunnel.Open // a connection or flow comes
-	Lost   error        // the server is out of reach: its visitors go the other ways until it is back
-	Back   bool         // it is
+	// Unserved is how the target did not take one that came, in words that follow its name: its visitor goes the other ways,
+	// unless the wish has it fail.
+	Unserved string
+	Lost     error // the server is out of reach: its visitors go the other ways until it is back
+	Back     bool  // it is
 }
 
 // DivertBegun is a divert that the server has accepted.
@@ -62,7 +66,7 @@ func Divert(ctx context.Context, cfg DivertConfig) error {
 	target.Tunnel, target.Divert = tunnel.DivertName(d.id), &cfg.Wish
 	cc := cfg.Client
 	cc.Upstreams = []Upstream{target}
-	cc.Watch = Watch{Answered: d.answered, Ended: d.ended, Opened: d.opened, Failed: d.failed}
+	cc.Watch = Watch{Answered: d.answered, Ended: d.ended, Opened: d.opened, Unserved: d.unserved, Failed: d.failed}
 	c, err := New(cc)
 	if err != nil {
 		return err
@@ -110,6 +114,19 @@ func (d *divert) opened(o *tunnel.Open) {
 	d.report.Lock()
 	defer d.report.Unlock()
 	d.cfg.Report(DivertEvent{Opened: o})
+}
+
+func (d *divert) unserved(why upstream.Reason) {
+	d.report.Lock()
+	defer d.report.Unlock()
+	words := "gives no connection (" + string(why) + ")"
+	switch why {
+	case upstream.Refused:
+		words = "refuses connections"
+	case upstream.TimedOut:
+		words = "does not answer"
+	}
+	d.cfg.Report(DivertEvent{Unserved: words})
 }
 
 func (d *divert) failed(err error) {

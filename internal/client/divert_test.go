@@ -196,6 +196,26 @@ func TestDivertComesBackForTheRestOfItsTime(t *testing.T) {
 	}
 }
 
+func TestADivertTellsThatItsTargetDoesNotServe(t *testing.T) {
+	d := divertAt(t, "127.0.0.1:1", time.Hour, 0) // where nobody listens
+	s := d.begun(t)
+	name, err := tunnel.ParseName((<-d.hellos).Offers[0].Tunnel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.Open(t.Context(), tunnel.Open{Tunnel: name, ID: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := <-d.events; e.Opened == nil {
+		t.Errorf("reported %+v", e)
+	}
+	if e := <-d.events; e.Unserved != "refuses connections" {
+		t.Errorf("reported %+v, want that the target refuses", e)
+	}
+	_ = st.Reset()
+}
+
 func TestConnectionsOfADivertReachItsTarget(t *testing.T) {
 	d := divertAt(t, echoes(t), time.Hour, 0)
 	s := d.begun(t)

@@ -183,11 +183,16 @@ func (c *Client) local(st *mux.Stream, o *tunnel.Open) local {
 
 // handled is what a connection calls that is through. One of everybody's connections holds no more for that than it must.
 func (c *Client) handled(ctx context.Context, o *tunnel.Open, over func()) func(error) {
-	if !c.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+	unserved := c.cfg.Watch.Unserved
+	if unserved == nil && !c.cfg.Log.Enabled(ctx, slog.LevelDebug) {
 		return func(error) { over() }
 	}
 	begun := time.Now()
 	return func(err error) {
+		var d *upstream.DialError
+		if unserved != nil && errors.As(err, &d) && d.Reason != upstream.Canceled {
+			unserved(d.Reason)
+		}
 		c.cfg.Log.Debug("connection ended", "conn", o.ID, "tunnel", o.Tunnel, "source", o.Source,
 			"after", time.Since(begun).Round(time.Microsecond), "err", err)
 		over()

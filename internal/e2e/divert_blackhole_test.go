@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,7 @@ upstreams:
 		}
 	}
 	s.line(t, `msg="member is left out for a while" .*upstream=divert/`+id+` .*reason=timeout for=10s`)
+	p.line(t, regexp.QuoteMeta(laptop.addr)+` does not answer: visitors go on to the entrypoint's own routes`)
 	f.clear(t)
 	begun := time.Now()
 	eventually(t, 45*time.Second, "the target has its traffic again", func(context.Context) error {
