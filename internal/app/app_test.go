@@ -280,7 +280,7 @@ func TestPortThatCannotBeOpenedIsRefusedInWords(t *testing.T) {
 	m := upstream.NewStatic(upstream.StaticConfig{Network: "tcp", Address: cfg.HealthAddr})
 	for port, want := range map[string]string{
 		fmt.Sprint(taken.Addr().(*net.TCPAddr).Port): "cannot be opened",
-		health: "its health port",
+		health: "the health port (health_addr)",
 	} {
 		name, err := tunnel.ParseName("tcp/" + port)
 		if err != nil {

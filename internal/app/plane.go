@@ -17,7 +17,7 @@ import (
 func (s *Server) newPlane() *dataplane.DataPlane {
 	plane := dataplane.New(dataplane.Config{
 		Addr:       s.cfg.DataAddr,
-		Reserved:   reservedPorts(s.cfg),
+		Reserved:   s.cfg.OwnPorts(),
 		Sources:    s.cfg.DataSources(),
 		Accept:     s.cfg.Accept(),
 		Emit:       s.cfg.Emission(),
@@ -33,44 +33,26 @@ func (s *Server) newPlane() *dataplane.DataPlane {
 	return plane
 }
 
-// reservedPorts are those that no client may open, with what they are for.
-func reservedPorts(cfg config.Server) map[uint16]string {
-	reserved := make(map[uint16]string)
-	if cfg.HasControl() {
-		reserved[cfg.ControlPort] = "its control port"
-	}
-	if cfg.Mode.HasHTTP() {
-		reserved[cfg.Port] = "its HTTP port"
-	}
-	if _, port, err := net.SplitHostPort(cfg.HealthAddr); err == nil {
-		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
-			reserved[uint16(n)] = "its health port"
-		}
-	}
-	return reserved
-}
-
 // planOf is the data plane of the file, with what flags add to it. Who may connect is the same for all entrypoints that do not
 // say so themselves.
 func planOf(cfg config.Server) plan.Plan {
 	p := cfg.Plan
 	p.Entrypoints = slices.Clone(p.Entrypoints)
+	if cfg.TLSPort != 0 {
+		addr := net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.TLSPort)))
+		if i := slices.IndexFunc(p.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == plan.TLSEntrypoint }); i >= 0 {
+			p.Entrypoints[i].Addr = addr
+		} else {
+			e := plan.NewEntrypoint(plan.TLSEntrypoint, plan.TLS, addr)
+			e.ProxyProtocol = cfg.Accept()
+			p.Entrypoints = append(p.Entrypoints, e)
+		}
+	}
 	for i := range p.Entrypoints {
 		if e := &p.Entrypoints[i]; len(e.Allow) == 0 {
 			e.Allow = cfg.DataSources()
 		}
 	}
-	if cfg.TLSPort == 0 {
-		return p
-	}
-	addr := net.JoinHostPort(cfg.DataAddr, strconv.Itoa(int(cfg.TLSPort)))
-	if i := slices.IndexFunc(p.Entrypoints, func(e plan.Entrypoint) bool { return e.Name == plan.TLSEntrypoint }); i >= 0 {
-		p.Entrypoints[i].Addr = addr
-		return p
-	}
-	e := plan.NewEntrypoint(plan.TLSEntrypoint, plan.TLS, addr)
-	e.Allow, e.ProxyProtocol = cfg.DataSources(), cfg.Accept()
-	p.Entrypoints = append(p.Entrypoints, e)
 	return p
 }
 

@@ -410,3 +410,30 @@ func TestABalancerWithoutClientsLeavesTheControlPortToOthers(t *testing.T) {
 		t.Errorf("with a token: %v", err)
 	}
 }
+
+// What clients may not open is what the settings open, and nothing of what they do not.
+func TestOwnPorts(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("culvert.yaml", []byte(lbFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		mode  Mode
+		flags string
+		want  map[uint16]string
+	}{
+		{Mixed, "--token=" + testToken + " --control-port=1 --port=2 --tls-port=3 --health-addr=[::1]:4", map[uint16]string{
+			1: "the control port (control_port)", 2: "the HTTP port (port)", 4: "the health port (health_addr)",
+		}},
+		{TCP, "--token=" + testToken + " --control-port=1", map[uint16]string{1: "the control port (control_port)"}},
+		{LB, "--config=culvert.yaml", map[uint16]string{}},
+	} {
+		cfg, _, err := load(test.mode, test.flags, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, cfg.OwnPorts()); diff != "" {
+			t.Errorf("%s: want, got:\n%s", test.flags, diff)
+		}
+	}
+}

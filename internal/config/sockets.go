@@ -18,21 +18,37 @@ func (l *Listen) web() plan.Socket {
 	return plan.Socket{Network: "tcp", Addr: joinPort(l.DataAddr, l.Port), What: "the HTTP port (port)"}
 }
 
-// sockets are those that the settings open.
-func (s *Server) sockets() []plan.Socket {
-	var all []plan.Socket
+// own are the sockets that the settings open and that are no entrypoints of the plan.
+func (s *Server) own() (own []plan.Socket) {
 	if s.HasControl() {
-		all = append(all, s.control())
+		own = append(own, s.control())
 	}
 	if s.Mode.HasHTTP() {
-		all = append(all, s.web())
+		own = append(own, s.web())
 	}
+	if host, port, err := splitBind(s.HealthAddr); s.HealthAddr != "" && err == nil {
+		own = append(own, plan.Socket{Network: "tcp", Addr: joinPort(host, port), What: "the health port (health_addr)"})
+	}
+	return own
+}
+
+// OwnPorts are the TCP ports that no client may open, because settings do, with what they are for.
+func (s *Server) OwnPorts() map[uint16]string {
+	ports := make(map[uint16]string)
+	for _, socket := range s.own() {
+		if _, port, err := splitBind(socket.Addr); err == nil {
+			ports[port] = socket.What
+		}
+	}
+	return ports
+}
+
+// sockets are those that the settings open.
+func (s *Server) sockets() []plan.Socket {
+	all := s.own()
 	named := func(e plan.Entrypoint) bool { return e.Name == plan.TLSEntrypoint } // its address is that of the setting
 	if s.TLSPort != 0 && !slices.ContainsFunc(s.Plan.Entrypoints, named) {
 		all = append(all, plan.Socket{Network: "tcp", Addr: joinPort(s.DataAddr, s.TLSPort), What: "the TLS port (tls_port)"})
-	}
-	if host, port, err := splitBind(s.HealthAddr); s.HealthAddr != "" && err == nil {
-		all = append(all, plan.Socket{Network: "tcp", Addr: joinPort(host, port), What: "the health port (health_addr)"})
 	}
 	return all
 }
