@@ -42,6 +42,7 @@ func TestLBReloadsUnderTraffic(t *testing.T) {
 	flowAt := flow.mustSay(t, "before")
 	divertedAt := diverted.mustSay(t, "before")
 	held := b.resources(t) // with these open
+	held.descriptors++     // the epoll of those that have fallen asleep since
 	v := startVisits(t, 100, func() visit { return visitMember(addr, answerTime) })
 	count := rounds(200, 10000)
 	if raceEnabled {

@@ -163,6 +163,9 @@ func TestWhatIsChosen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := io.ReadAll(c); err != nil { // a proxy counts a tunnel before it carries anything
+			t.Fatal(err)
+		}
 		c.Close()
 		if got := p.Tunnels.Load(); got != tt.tunnels || tt.choose != nil && asked != tt.scheme+"://"+addr {
 			t.Errorf("%s: %d tunnels, want %d; asked for %q", tt.scheme, got, tt.tunnels, asked)
