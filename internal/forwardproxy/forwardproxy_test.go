@@ -163,8 +163,9 @@ func TestWhatIsChosen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.ReadAll(c); err != nil { // a proxy counts a tunnel before it carries anything
-			t.Fatal(err)
+		_, _ = io.WriteString(c, "hi\n")
+		if got, err := io.ReadAll(c); err != nil || string(got) != "hi\n" { // a proxy counts a tunnel before it carries anything
+			t.Fatalf("got %q, %v", got, err)
 		}
 		c.Close()
 		if got := p.Tunnels.Load(); got != tt.tunnels || tt.choose != nil && asked != tt.scheme+"://"+addr {
