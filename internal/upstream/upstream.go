@@ -2,10 +2,8 @@ package upstream
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,13 +88,6 @@ type Upstream struct {
 	mu     sync.Mutex // orders the writers of set, of seats' terms and of ejections
 	byHand map[string]hand
 	left   map[string]*atomic.Int64 // open connections of members that were removed, by account
-}
-
-// hand is what an operator has said of a member. It is kept by name, so that a client that comes back finds it unchanged.
-type hand struct {
-	drain  bool
-	weight *int // nil: the placed one
-	placed int  // the weight that it stands in for
 }
 
 type set struct {
@@ -231,82 +222,6 @@ func (u *Upstream) SetHealth(m Member, up bool, cause error) {
 	}
 	u.mu.Unlock()
 	u.settle()
-}
-
-// SetDrain says whether members of that name get no more connections. What is open goes on. It holds for members of that
-// name that are added later too.
-func (u *Upstream) SetDrain(name string, on bool) error {
-	return u.setByHand(name, func(h *hand, _ *seat) { h.drain = on })
-}
-
-// SetWeight changes the weight of the members of that name; 0 is no more connections. It holds for members of that name that are
-// added later too.
-func (u *Upstream) SetWeight(name string, w int) error {
-	if w < 0 || w > MaxWeight {
-		return fmt.Errorf("weight %d of %s: use 0 (no new connections) to %d", w, name, MaxWeight)
-	}
-	return u.setByHand(name, func(h *hand, s *seat) {
-		h.weight = &w
-		if s != nil {
-			h.placed = s.placed.Weight
-		}
-	})
-}
-
-// setByHand has change change what was said of the members of that name, of which it is given one that is there, or nil.
-func (u *Upstream) setByHand(name string, change func(*hand, *seat)) error {
-	u.mu.Lock()
-	h, known := u.byHand[name]
-	seats := u.set.Load().seats
-	i := slices.IndexFunc(seats, func(s *seat) bool { return s.name == name })
-	if i < 0 && !known {
-		u.mu.Unlock()
-		return u.unknown(name)
-	}
-	var there *seat
-	if i >= 0 {
-		there = seats[i]
-	}
-	change(&h, there)
-	u.setHand(name, h)
-	for _, s := range seats {
-		if s.name == name {
-			u.setTerms(s, *s.terms())
-		}
-	}
-	u.mu.Unlock()
-	u.settle()
-	return nil
-}
-
-// reweigh ends a weight that was set by hand in place of another one than the seat has now. The caller holds mu.
-func (u *Upstream) reweigh(s *seat) {
-	if h := u.byHand[s.name]; h.weight != nil && h.placed != s.placed.Weight {
-		h.weight = nil
-		u.setHand(s.name, h)
-	}
-}
-
-func (u *Upstream) setHand(name string, h hand) {
-	if !h.drain && h.weight == nil {
-		delete(u.byHand, name)
-		return
-	}
-	u.byHand[name] = h
-}
-
-// UnknownMember is the failure of a change of a member that the upstream does not have. Its words name those that it has.
-type UnknownMember struct{ error }
-
-func (u *Upstream) unknown(name string) error {
-	known := make(map[string]bool)
-	for _, m := range u.Members() {
-		known[m.Name()] = true
-	}
-	if len(known) == 0 {
-		return UnknownMember{fmt.Errorf("upstream %s has no member %q: it has none at all", u.Name(), name)}
-	}
-	return UnknownMember{fmt.Errorf("upstream %s has no member %q: it has %s", u.Name(), name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))}
 }
 
 // Members is the present set, in the order in which they were added. It must not be changed.
