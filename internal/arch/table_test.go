@@ -23,7 +23,7 @@ func table() []row {
 		{"forwardproxy", []string{"cork"}},
 		{"pki", []string{"forwardproxy"}},
 		{"balancer", nil},
-		{"udp", nil},
+		{"udp", []string{"cidr"}},
 		{"accesslog", nil},
 		{"router", []string{"cidr", "hostname"}},
 		{"proxyproto", nil},

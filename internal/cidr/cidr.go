@@ -1,5 +1,5 @@
 // Package cidr reads and asks networks as operators write them: as a CIDR, or as an address, which is the network of itself
-// alone.
+// alone; and says which addresses count as one source.
 //
 // IPv4 in the form of IPv6 is IPv4, in networks and in addresses, and bits behind a prefix count for nothing, as in a firewall:
 // what somebody has written covers the address that he means, however the kernel tells it.
@@ -40,6 +40,17 @@ func quote(text string) string {
 func Of(addr netip.Addr) netip.Prefix {
 	addr = addr.Unmap().WithZone("")
 	return netip.PrefixFrom(addr, addr.BitLen())
+}
+
+// Source is the first of the addresses that one stranger is likely to have, which count as one: an address of IPv4, or the /64
+// of one of IPv6, of which everybody has many.
+func Source(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap().WithZone("")
+	if !addr.Is6() { // the zero Addr too
+		return addr
+	}
+	p, _ := addr.Prefix(64) // of a valid address
+	return p.Addr()
 }
 
 // Text is the shortest form that Parse reads.

@@ -62,6 +62,20 @@ func TestContain(t *testing.T) {
 	}
 }
 
+func TestSource(t *testing.T) {
+	for text, want := range map[string]string{
+		"203.0.113.7": "203.0.113.7", "::ffff:203.0.113.7": "203.0.113.7", "2001:db8::1:2:3:4": "2001:db8::", "2001:db8:0:1::5": "2001:db8:0:1::",
+		"fe80::1%eth0": "fe80::",
+	} {
+		if got := Source(netip.MustParseAddr(text)).String(); got != want {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+	if Source(netip.Addr{}).IsValid() {
+		t.Error("no address has one")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("::ffff:10.0.0.1/97")
 	f.Add("fe80::1%a/3")

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"culvert/internal/cidr"
 )
 
 // GuardConfig is what a Guard needs.
@@ -30,7 +32,7 @@ type Guard struct {
 
 	mu       sync.Mutex
 	total    int
-	bySource map[netip.Prefix]int
+	bySource map[netip.Addr]int
 }
 
 // NewGuard guards a listener, which it owns.
@@ -38,7 +40,7 @@ func NewGuard(ln net.Listener, cfg GuardConfig) *Guard {
 	cfg.Deadline = cmp.Or(cfg.Deadline, 5*time.Second)
 	cfg.MaxUnauthenticated = cmp.Or(cfg.MaxUnauthenticated, 512)
 	cfg.MaxPerSource = cmp.Or(cfg.MaxPerSource, 32)
-	return &Guard{Listener: ln, cfg: cfg, bySource: map[netip.Prefix]int{}}
+	return &Guard{Listener: ln, cfg: cfg, bySource: map[netip.Addr]int{}}
 }
 
 // Accept gives the next connection that is within the limits. Its errors are those of the listener.
@@ -49,7 +51,7 @@ func (g *Guard) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		addr := sourceOf(c.RemoteAddr())
-		source := neighborhood(addr)
+		source := cidr.Source(addr)
 		if reason := g.enter(addr, source); reason != "" {
 			g.refuse(c, reason)
 			continue
@@ -59,7 +61,7 @@ func (g *Guard) Accept() (net.Conn, error) {
 }
 
 // enter counts a connection as not admitted, or says why it must not be.
-func (g *Guard) enter(addr netip.Addr, source netip.Prefix) string {
+func (g *Guard) enter(addr netip.Addr, source netip.Addr) string {
 	if !allowed(g.cfg.Allow, addr) {
 		return RefusedSource
 	}
@@ -76,7 +78,7 @@ func (g *Guard) enter(addr netip.Addr, source netip.Prefix) string {
 	return ""
 }
 
-func (g *Guard) leave(source netip.Prefix) {
+func (g *Guard) leave(source netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.total--
@@ -92,14 +94,4 @@ func (g *Guard) refuse(c net.Conn, reason string) {
 	if g.cfg.OnRefused != nil {
 		g.cfg.OnRefused(reason)
 	}
-}
-
-// neighborhood is the addresses that one stranger is likely to have: one of IPv4, a /64 of IPv6.
-func neighborhood(a netip.Addr) netip.Prefix {
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits) // the zero Prefix for a network without addresses
-	return p
 }

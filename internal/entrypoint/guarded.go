@@ -31,7 +31,7 @@ type guarded struct {
 	net.Conn
 	head
 	guard  *Guard
-	source netip.Prefix
+	source netip.Addr
 	leave  sync.Once
 
 	mu       sync.Mutex
@@ -40,7 +40,7 @@ type guarded struct {
 	writeEnd time.Time
 }
 
-func newGuarded(c net.Conn, g *Guard, source netip.Prefix) *guarded {
+func newGuarded(c net.Conn, g *Guard, source netip.Addr) *guarded {
 	limit := time.Now().Add(g.cfg.Deadline)
 	_ = c.SetDeadline(limit) // fails only if it is closed already
 	return &guarded{Conn: c, guard: g, source: source, limit: limit}

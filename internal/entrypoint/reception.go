@@ -61,7 +61,7 @@ type Reception struct {
 	OnRefused func(reason string)
 
 	mu      sync.Mutex
-	waiting map[netip.Prefix]int
+	waiting map[netip.Addr]int
 }
 
 // Visitor is a connection that was received.
@@ -123,7 +123,7 @@ func (r *Reception) receive(c net.Conn, v Visitor) (Visitor, error) {
 	if !a.trusted && !a.probing && !r.ClientHello { // nothing to read
 		return a.visitor, nil
 	}
-	source := neighborhood(a.peer)
+	source := cidr.Source(a.peer)
 	if !r.enter(source, a.trusted) {
 		return Visitor{}, r.refused(RefusedWaiting, errors.New("too many connections of this source wait to be received"))
 	}
@@ -155,7 +155,7 @@ func (r *Reception) notAllowed(source netip.Addr) error {
 	return r.refused(RefusedSource, fmt.Errorf("%s is not allowed", source))
 }
 
-func (r *Reception) enter(source netip.Prefix, trusted bool) bool {
+func (r *Reception) enter(source netip.Addr, trusted bool) bool {
 	limit := cmp.Or(r.MaxWaiting, maxWaiting)
 	if trusted {
 		limit = cmp.Or(r.MaxWaitingTrusted, maxWaitingTrusted)
@@ -166,13 +166,13 @@ func (r *Reception) enter(source netip.Prefix, trusted bool) bool {
 		return false
 	}
 	if r.waiting == nil {
-		r.waiting = map[netip.Prefix]int{}
+		r.waiting = map[netip.Addr]int{}
 	}
 	r.waiting[source]++
 	return true
 }
 
-func (r *Reception) leave(source netip.Prefix) {
+func (r *Reception) leave(source netip.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.waiting[source]--; r.waiting[source] == 0 {

@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"time"
+
+	"culvert/internal/cidr"
 )
 
 // rateBuckets is how many sources a Rate tells apart at best: a fixed amount of memory, whoever sends.
@@ -40,7 +42,7 @@ func (r *Rate) Allow(source netip.Addr, now time.Duration) bool {
 	if r.buckets == nil {
 		return true
 	}
-	b := &r.buckets[maphash.Comparable(r.seed, Block(source))%rateBuckets]
+	b := &r.buckets[maphash.Comparable(r.seed, cidr.Source(source))%rateBuckets]
 	b.left = min(r.perSecond, b.left+(now-b.at).Seconds()*r.perSecond)
 	b.at = now
 	if b.left < 1 {

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"culvert/internal/cidr"
 )
 
 // Limits bound a table.
@@ -141,7 +143,7 @@ type Added[K comparable, F any] struct {
 
 // Add adds a flow, which must not be there, with its first datagram; or says why it does not.
 func (t *Table[K, F]) Add(key K, from netip.Addr, now time.Duration) (Added[K, F], Refusal) {
-	block := Block(from)
+	block := cidr.Source(from)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	replaced, why := t.makeRoom(block, now)
@@ -188,16 +190,6 @@ func (t *Table[K, F]) makeRoom(block netip.Addr, now time.Duration) (goes *Entry
 		why = ""
 	}
 	return goes, why
-}
-
-// Block is what counts as one source: an IPv4 address, or the /64 of an IPv6 address, of which everybody has many.
-func Block(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if a.Is4() || !a.IsValid() {
-		return a
-	}
-	p, _ := a.Prefix(64) // of a valid address
-	return p.Addr()
 }
 
 // enter puts a flow where it is looked at at a time. The caller holds mu.
