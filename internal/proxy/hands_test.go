@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -43,10 +42,11 @@ func TestHandsDoWhatTheyAreGiven(t *testing.T) {
 func TestHandsAreUsedAgainAndDismissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var h hands
-		before := runtime.NumGoroutine()
-		goroutines := func() int {
+		goroutines := func() int { // the bubble sees to it that those who are dismissed do end
 			synctest.Wait()
-			return runtime.NumGoroutine() - before
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return len(h.idle)
 		}
 		var all sync.WaitGroup
 		for range 10 {
@@ -58,6 +58,7 @@ func TestHandsAreUsedAgainAndDismissed(t *testing.T) {
 		}
 		for range 30 { // one at a time for longer than anybody is kept
 			h.do(func() { time.Sleep(spareTime / 10) })
+			synctest.Wait() // it is back before the next thing
 		}
 		if n := goroutines(); n != 1 {
 			t.Errorf("%d goroutines for one thing at a time, want 1", n)
