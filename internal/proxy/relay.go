@@ -92,11 +92,12 @@ const (
 	endService
 )
 
-// note keeps who was the first to end the relay, and by what error, nil for an orderly end.
+// note keeps who was the first to end the relay, and by what error, nil for an orderly end. That of one side is not the end
+// where the server cuts the other side off.
 func (r *relay) note(by ender, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.ended {
+	if !r.ended || by == endServer && r.endErr == nil {
 		r.ended, r.endBy, r.endErr = true, by, err
 	}
 }

@@ -339,6 +339,9 @@ func TestHalfClosedAndStalledPipeIsReset(t *testing.T) {
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "half-closed") {
 		t.Errorf("relay gave %v", err)
 	}
+	if by, err := r.firstEnd(); by != endServer || err == nil { // the service said no more, and then it was cut off
+		t.Errorf("it was ended by %d, %v, want the server and why", by, err)
+	}
 	if n := h.pipes.opened(); n != 0 {
 		t.Errorf("%d pipes are open", n)
 	}
