@@ -169,7 +169,8 @@ func TestIdleRelayCostsLittle(t *testing.T) {
 			goroutines := float64(after.goroutines-before.goroutines) / n
 			kib := float64(after.bytes-before.bytes) / n / 1024
 			t.Logf("%.2f goroutines and %.1f KiB, of these %.1f of stacks", goroutines, kib, float64(after.stacks-before.stacks)/n/1024)
-			if after.goroutines > before.goroutines+sleepers || kib > tt.kib && !raceEnabled() {
+			// A few may be there for a moment, as those that time has called; but none for each.
+			if goroutines > 0.1 || kib > tt.kib && !raceEnabled() {
 				t.Errorf("%.2f goroutines and %.1f KiB for each, want none and %.0f", goroutines, kib, tt.kib)
 			}
 			cancel()
