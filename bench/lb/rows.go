@@ -83,5 +83,6 @@ func gates() []report.Gate {
 		{Name: trials.IdleDescriptors, Quantity: trials.IdleDescriptors, System: c, Limit: 2.01},
 		{Name: packetLoss, Quantity: packetLoss, System: c, Limit: 1},
 		{Name: questionLoss, Quantity: questionLoss, System: c, Limit: 1},
+		{Name: "CPU a question, of nginx's", Quantity: questionCPU, System: c, Over: systems.Nginx, Limit: 3},
 	}
 }

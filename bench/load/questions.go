@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
-	"slices"
 	"sync"
 	"time"
 )
@@ -20,7 +19,7 @@ type Questions struct {
 func AskNames(ctx context.Context, addr, name string, rate int, during time.Duration) (q Questions, err error) {
 	var asking sync.WaitGroup
 	var mu sync.Mutex
-	var took []time.Duration
+	var took Times
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for began, over := time.Now(), false; !over; {
@@ -44,9 +43,7 @@ func AskNames(ctx context.Context, addr, name string, rate int, during time.Dura
 	}
 	asking.Wait()
 	q.Answered = len(took)
-	if slices.Sort(took); len(took) > 0 {
-		q.P50, q.P99 = took[len(took)/2], took[len(took)*99/100]
-	}
+	q.P50, q.P99 = took.Quantile(.5), took.Quantile(.99)
 	return q, err
 }
 

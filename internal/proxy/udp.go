@@ -78,16 +78,25 @@ type UDP struct {
 	rate    *udp.Rate
 	held    holding
 	waiting atomic.Int64 // bytes of datagrams that wait for a member
-	seekers seekers
-	sweeper *time.Timer
-	packets *packets // in place of flows, with PerPacket
+	packets *packets     // in place of flows, with PerPacket
+	serving
+	gate
+}
 
-	socket   Datagrams // while Serve runs
-	life     context.Context
-	end      context.CancelFunc
-	work     sync.WaitGroup // everything that flows do
-	poller   udp.Poller     // what hears their members' answers
+// serving is what works for the flows while Serve runs.
+type serving struct {
+	socket  Datagrams
+	life    context.Context
+	end     context.CancelFunc
+	work    sync.WaitGroup // everything that flows do
+	seekers seekers
+	poller  udp.Poller // hears their members' answers
+}
+
+// gate is where flows begin.
+type gate struct {
 	mu       sync.Mutex
+	sweeper  *time.Timer // runs while there are flows
 	crowding crowding
 	draining bool
 	over     bool // no flow may begin, and the sweeper is at rest

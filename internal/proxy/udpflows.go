@@ -110,7 +110,7 @@ func (u *UDP) Recheck() {
 // a fixed member takes one. The other half is for connections, which no flood of datagrams can take away.
 func NewFlowRoom() *udp.Room { return udp.NewRoom(mostDescriptors() / 2) }
 
-// crowding tells the log that flows find no place: once a minute, however many there are. It is for one goroutine.
+// crowding tells the log that flows find no place: once a minute, however many there are.
 type crowding struct {
 	dropped int           // datagrams that nobody has heard of
 	until   time.Duration // nothing is said before
