@@ -15,17 +15,21 @@ type Questions struct {
 }
 
 // AskNames asks a server of names at a steady rate, for so long: each question from a socket, and so a port, of its own, as
-// resolvers do. An answer that takes longer than a second is none.
+// resolvers do. An answer that takes longer than a second is none. What a stall of this machine has held up is left out: all
+// of it at once would be another load.
 func AskNames(ctx context.Context, addr, name string, rate int, during time.Duration) (q Questions, err error) {
 	var asking sync.WaitGroup
 	var mu sync.Mutex
 	var took Times
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for began, over := time.Now(), false; !over; {
+	most := max(rate/20, 1) // 50 ms' worth
+	for began, begun, over := time.Now(), 0, false; !over; {
 		gone := min(time.Since(began), during)
 		over = gone == during
-		for due := int(gone.Seconds() * float64(rate)); q.Asked < due; q.Asked++ {
+		due := int(gone.Seconds() * float64(rate))
+		for begun = max(begun, due-most); begun < due; begun++ {
+			q.Asked++
 			p := question(uint16(q.Asked), name)
 			asking.Go(func() {
 				if d, ok := ask(addr, p); ok {

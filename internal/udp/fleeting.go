@@ -10,11 +10,11 @@ const EstablishedAfter = 6
 
 // How long nothing was heard of a flow that is not established, until a new one may have its place. One whose questions
 // were all answered is over, if no handshake goes on, of which a round trip seldom takes longer; one that waits for an
-// answer has been given up, or asked again, after the time that resolvers take. This also bounds what a flood can have
-// begun: each place once in such a time.
+// answer is given up before the visitor may have done so, since a service that loses some questions would soon have all
+// places taken by them. This also bounds what a flood can have begun: each place once in such a time.
 const (
 	AnsweredSilence   = 500 * time.Millisecond
-	UnansweredSilence = 5 * time.Second
+	UnansweredSilence = 2 * time.Second
 )
 
 // fleeting are the flows that are not established, each kind in the order in which something was last heard of them.

@@ -32,23 +32,26 @@ func TestAFlowThatIsOverGivesWay(t *testing.T) {
 	try("room", 1, 1, 0, -1, "")
 	try("room", 2, 2, 100*ms, -1, "")
 	try("room", 3, 3, 200*ms, -1, "")
-	try("nobody is silent for long enough", 4, 4, 4999*ms, -1, Full)
-	try("the first one was not answered for 5 s", 4, 4, 5000*ms, 1, "")
-	answer(3, 5000*ms)
-	try("2 is silent for longer, but may ask again", 5, 5, 5050*ms, -1, Full)
-	table.Get(2, 5100*ms) // it asks once more
-	try("3 was answered just now", 5, 5, 5499*ms, -1, Full)
-	try("3 was answered and is silent", 5, 5, 5500*ms, 3, "")
-	answer(4, 6100*ms)
-	answer(2, 6200*ms)
-	try("2 was answered once for two questions, and 4 will be over before", 6, 5, 7150*ms, 4, "")
-	answer(2, 7200*ms)
-	try("2 was answered twice", 4, 4, 8200*ms, 2, "")
-	answer(4, 8200*ms)
-	try("a source that has its share, none of which is over", 7, 5, 9300*ms, -1, PerSource)
-	answer(5, 9400*ms)
-	try("of which one is, though another's is silent for longer", 7, 5, 10400*ms, 5, "")
-	try("which matters to nobody else", 8, 8, 10500*ms, 4, "")
+	try("nobody is silent for long enough", 4, 4, 1999*ms, -1, Full)
+	try("the first one was not answered for 2 s", 4, 4, 2000*ms, 1, "")
+	answer(3, 2000*ms)
+	try("2 is silent for longer, but may ask again", 5, 5, 2050*ms, -1, Full)
+	table.Get(2, 2100*ms) // it asks once more
+	try("3 was answered just now", 5, 5, 2499*ms, -1, Full)
+	try("3 was answered and is silent", 5, 5, 2500*ms, 3, "")
+	answer(4, 3100*ms)
+	answer(2, 3200*ms)
+	try("2 was answered once for two questions, and 4 will be over before", 6, 5, 4150*ms, 4, "")
+	answer(2, 4200*ms)
+	try("2 was answered twice", 4, 4, 5200*ms, 2, "")
+	answer(4, 5200*ms)
+	table.Get(5, 5250*ms)
+	table.Get(6, 5250*ms)
+	try("a source that has its share, none of which is over", 7, 5, 6300*ms, -1, PerSource)
+	answer(5, 6300*ms)
+	answer(5, 6400*ms)
+	try("of which one is, though another's is silent for longer", 7, 5, 7400*ms, 5, "")
+	try("which matters to nobody else", 8, 8, 7500*ms, 4, "")
 }
 
 func TestAnEstablishedFlowStays(t *testing.T) {
@@ -106,11 +109,11 @@ func TestRoomIsShared(t *testing.T) {
 func TestOrderOfWhatIsFleeting(t *testing.T) {
 	for seed := range uint64(10) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		table := NewTable[int, string](Limits{Flows: 40, PerSource: 15, Idle: 20 * time.Second})
+		table := NewTable[int, string](Limits{Flows: 40, PerSource: 15, Idle: 5 * time.Second})
 		now := time.Duration(0)
 		established, replaced, refused := 0, 0, 0
 		for step := range 2000 {
-			now += time.Duration(random.IntN(int(100 * time.Millisecond)))
+			now += time.Duration(random.IntN(int(30 * time.Millisecond)))
 			k := random.IntN(1 + random.IntN(200)) // some often
 			e := table.flows[k]
 			switch random.IntN(4) {
