@@ -40,6 +40,8 @@ func (d *DataPlane) beginDivert(p *publication) (address string, err error) {
 		return "", fmt.Errorf("no entrypoint %q; there are %s", want.Entrypoint, d.entryNames(p.offered.MayDivert))
 	case len(want.Hosts) > 0 && e.plan.Protocol != plan.TLS:
 		return "", fmt.Errorf("entrypoint %s has protocol %s, whose visitors name no host", want.Entrypoint, e.plan.Protocol)
+	case e.plan.Protocol == plan.UDP && strings.HasPrefix(want.To, "unix:"):
+		return "", fmt.Errorf("entrypoint %s has protocol udp, and a Unix socket takes no datagrams: divert it to HOST:PORT", want.Entrypoint)
 	}
 	p.divert = &divert{Divert: *want, name: p.offered.Name.String(), owner: p, entry: e}
 	e.diverts = slices.Insert(e.diverts, 0, p.divert)
