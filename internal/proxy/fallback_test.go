@@ -3,7 +3,8 @@ package proxy
 import (
 	"context"
 	"net"
-	"strings"
+	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,31 +56,50 @@ func hole(name string) (u *upstream.Upstream, asked *int) {
 	return u, asked
 }
 
-// The first visitors find out that a route's upstream is a black hole, which costs the others nothing; but the upstream of the
-// last route is asked each time, as there is nowhere else to go.
-func TestARouteWithoutOneBelowIsTriedEachTime(t *testing.T) {
+// serves is an upstream whose member ends each connection at once.
+func serves(name string) *upstream.Upstream {
+	u := upstream.New(upstream.Config{Name: name})
+	u.Add(upstream.Placed{Member: &told{name: name + "-1", dial: func(context.Context, *upstream.Visit) (upstream.Dialed, error) {
+		near, far := net.Pipe()
+		_ = far.Close()
+		return upstream.Dialed{Conn: pipeEnd{near}}, nil
+	}}})
+	return u
+}
+
+// The first visitors find out that a route's upstream is a black hole, which costs the others nothing.
+func TestVisitorsGoBelowABlackHoleAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first, askedFirst := hole("first")
-		last, askedLast := hole("last")
-		routes := downhill(t, first, last)
+		first, asked := hole("first")
+		routes := downhill(t, first, serves("last"))
 		for n := 1; n <= 6; n++ {
 			r := serve(Settings{Routes: routes})
-			want := "first-1: timeout after 1s, by route first; last-1: timeout after 1s"
+			want := "first-1: timeout after 1s, by route first"
 			if n > 3 {
-				want = "first: ejected; last-1: timeout after 1s"
+				want = "first: ejected"
 			}
-			var got []string
-			for _, try := range r.Tries {
-				got = append(got, try.Words(try.Took.String()))
-			}
-			if diff := cmp.Diff(want, strings.Join(got, "; ")); diff != "" {
-				t.Errorf("visitor %d tried (-want +got):\n%s", n, diff)
+			if len(r.Tries) != 1 || r.Tries[0].Words(r.Tries[0].Took.String()) != want || r.Member != "last-1" {
+				t.Errorf("visitor %d is at %q after %+v, want %s", n, r.Member, r.Tries, want)
 			}
 		}
-		if *askedFirst != 3 || *askedLast != 6 {
-			t.Errorf("the first was asked %d times and the last %d times, want 3 and 6", *askedFirst, *askedLast)
+		if *asked != 3 {
+			t.Errorf("the black hole was asked %d times, want 3", *asked)
 		}
 		time.Sleep(time.Minute) // the goroutines that are kept for others end
+	})
+}
+
+// A route has its upstream tried each time if there is no other below it, whatever it says of falling back.
+func TestARouteWithoutOneBelowIsTriedEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		only, asked := hole("only")
+		for range 5 {
+			serve(Settings{Routes: downhill(t, only)})
+		}
+		if *asked != 5 {
+			t.Errorf("the member was asked %d times, want 5", *asked)
+		}
+		time.Sleep(time.Minute)
 	})
 }
 
@@ -134,4 +154,59 @@ func TestRecordsSayHowLongAVisitorWaitedInVain(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 	})
+}
+
+// A black hole that is ejected is the last resort of a visitor whom nobody else serves.
+func TestAnEjectedUpstreamIsTheLastResort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, asked := hole("first")
+		refuses := upstream.New(upstream.Config{Name: "refuses", Ejection: upstream.Ejection{After: -1}})
+		refuses.Add(upstream.Placed{Member: failing("no", upstream.Refused, false)})
+		routes := downhill(t, first, refuses)
+		for n := 1; n <= 5; n++ {
+			begun := time.Now()
+			r := serve(Settings{Routes: routes})
+			if took := time.Since(begun); took != time.Second || *asked != n || r.Why != "no connection: refused" {
+				t.Errorf("visitor %d: after %s the black hole was asked %d times, and the record says %q", n, took, *asked, r.Why)
+			}
+		}
+		empty := upstream.New(upstream.Config{Name: "empty"})
+		begun := time.Now()
+		if r := serve(Settings{Routes: downhill(t, first, empty), EmptyTimeout: 10 * time.Second}); r.Why != "no connection: no_member" || time.Since(begun) != 11*time.Second {
+			t.Errorf("who waits for a member was sent away after %s: %q", time.Since(begun), r.Why)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// A flow goes below an upstream whose members are all ejected, unless nobody is there.
+func TestFlowsGoBelowABlackHoleAtOnce(t *testing.T) {
+	service := serveDatagrams(t, "last", "127.0.0.1:0", named("last"))
+	var asked atomic.Int64
+	well := datagramsTo(service.addr())
+	var mended atomic.Bool
+	first := pool(&told{name: "hole", dial: func(ctx context.Context, v *upstream.Visit) (upstream.Dialed, error) {
+		asked.Add(1)
+		if mended.Load() {
+			return well.Dial(ctx, v)
+		}
+		return upstream.Dialed{}, &upstream.DialError{Reason: upstream.TimedOut, Err: context.DeadlineExceeded}
+	}})
+	last := pool(well)
+	_, at := carryUDP(t, "127.0.0.1:0", UDPConfig{Route: func(_ netip.Addr, _ uint32, from int) (*upstream.Upstream, int, bool, bool) {
+		return []*upstream.Upstream{first, last, nil}[from], from, from == 0, from < 2
+	}})
+	for range 6 { // one after the other
+		if got := ask(t, visitor(t, at), "a"); got != "last:a" {
+			t.Errorf("got %q", got)
+		}
+	}
+	if n := asked.Load(); n != 3 {
+		t.Errorf("the black hole was asked %d times, want 3", n)
+	}
+	last.SetHealth(well, false, nil)
+	mended.Store(true)
+	if got := ask(t, visitor(t, at), "b"); got != "last:b" || asked.Load() != 4 {
+		t.Errorf("got %q, and the black hole was asked %d times; want it to be the last resort", got, asked.Load())
+	}
 }

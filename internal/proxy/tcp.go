@@ -305,34 +305,50 @@ func (p *passage) find(ctx context.Context) (upstream.Dialed, error) {
 // search goes through the routes once. What was tried on the way, and how long the visitor has waited so far, is in dialed.
 func (p *passage) search(ctx context.Context, routes *Routes, first *upstream.First) (upstream.Dialed, error) {
 	key := router.L4Key{Source: p.visit.Source.Addr().WithZone(""), Host: p.visit.Host, Roll: p.roll}
-	var err error = errNoRoute
 	p.dialed.Tries = nil
+	var err error = errNoRoute
+	resort := -1 // a route whose members are all ejected
 	index, target, ok := routes.Next(key, 0)
 	for ok {
+		at := index
 		p.route, p.target = routes.Route(index), target
-		p.visit.Limit, p.visit.First = target.Limit, first
 		if ok = p.route.Fallback; ok {
 			index, target, ok = routes.Next(key, index+1)
 		}
-		p.visit.Elsewhere = ok
-		d, dialErr := p.target.Upstream.Dial(ctx, &p.visit)
-		if dialErr == nil {
-			if took := p.target.Took; took != nil {
-				took(&d)
-			}
-			if before := p.dialed.Tries; len(before) > 0 {
-				d.Tries = append(before, d.Tries...)
-			}
-			d.Queued += p.dialed.Queued
-			return d, nil
+		d, dialErr := p.dial(ctx, first, ok)
+		if dialErr == nil || maybeSent(dialErr) || ctx.Err() != nil {
+			return d, dialErr
 		}
-		err = dialErr
-		p.failed(dialErr)
-		if maybeSent(dialErr) || ctx.Err() != nil {
-			break
+		if err = dialErr; resort < 0 && upstream.ReasonOf(err) == upstream.Ejected {
+			resort = at
+		}
+	}
+	if resort >= 0 { // nobody else serves the visitor
+		_, target, _ = routes.Next(key, resort)
+		p.route, p.target = routes.Route(resort), target
+		if d, dialErr := p.dial(ctx, first, false); dialErr == nil || maybeSent(dialErr) {
+			return d, dialErr
 		}
 	}
 	return upstream.Dialed{}, err
+}
+
+// dial asks the upstream of the route that is the visitor's turn. Elsewhere says that there is another one for it.
+func (p *passage) dial(ctx context.Context, first *upstream.First, elsewhere bool) (upstream.Dialed, error) {
+	p.visit.Limit, p.visit.First, p.visit.Elsewhere = p.target.Limit, first, elsewhere
+	d, err := p.target.Upstream.Dial(ctx, &p.visit)
+	if err != nil {
+		p.failed(err)
+		return upstream.Dialed{}, err
+	}
+	if took := p.target.Took; took != nil {
+		took(&d)
+	}
+	if before := p.dialed.Tries; len(before) > 0 {
+		d.Tries = append(before, d.Tries...)
+	}
+	d.Queued += p.dialed.Queued
+	return d, nil
 }
 
 // failed notes what a dial that gave no connection has tried: without any try there was no member for the visitor.

@@ -151,7 +151,8 @@ func (f *udpFlow) choose(old *place, refused []upstream.Member, why string) (*pl
 		v.Limit, v.Elsewhere = 0, false
 		if fallback {
 			v.Limit = fallbackLimit
-			_, _, _, v.Elsewhere = (*u.route.Load())(source.Addr(), f.roll, index+1)
+			below, _, _, ok := (*u.route.Load())(source.Addr(), f.roll, index+1)
+			v.Elsewhere = ok && below.Usable()
 		}
 		var next *place
 		if next, err = dialFlow(ctx, up, v, refused); err == nil {
