@@ -211,12 +211,13 @@ func drop(c net.Conn) {
 	_ = c.Close()
 }
 
-// passing says whether an error of accept goes away by itself: too few descriptors or too little memory.
+// passing says whether an error of accept goes away by itself: too few descriptors or too little memory, which ENOSPC is that
+// of what a user may have the kernel watch (fs.epoll.max_user_watches).
 func passing(err error) bool {
 	switch {
 	case errors.Is(err, net.ErrClosed):
 		return false
-	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ENOSPC):
 		return true
 	}
 	var e interface{ Temporary() bool }

@@ -132,6 +132,7 @@ func TestPassingErrors(t *testing.T) {
 		{&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}, true},
 		{&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.ENFILE)}, true},
 		{&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.ENOBUFS)}, true},
+		{&net.OpError{Op: "accept", Err: syscall.ENOSPC}, true}, // of epoll_ctl
 		{&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EINVAL)}, false},
 		{&net.OpError{Op: "accept", Err: net.ErrClosed}, false},
 	} {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,6 +93,9 @@ func (s *sleepers) open() bool {
 	_ = unix.SetNonblock(fd, true) // package os has the runtime wait only for what is
 	s.asleep, s.fd, s.epoll = make(map[uint64]*direction), fd, os.NewFile(uintptr(fd), "epoll")
 	events, err := s.epoll.SyscallConn()
+	if err == nil {
+		err = s.epoll.SetReadDeadline(time.Time{}) // fails where the runtime cannot wait for it, as at max_user_watches
+	}
 	if err != nil {
 		_ = s.epoll.Close()
 		s.epoll = nil

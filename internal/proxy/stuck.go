@@ -14,7 +14,7 @@ const lookPause = 10 * time.Second
 
 // stuck is what the last look at a direction has found.
 type stuck struct {
-	pieces uint32 // that had moved
+	pieces uint32 // that had moved, both ways
 	ended  time.Duration
 }
 
@@ -26,6 +26,7 @@ func (t *TCP) lookLater() {
 }
 
 func (t *TCP) look() {
+	t.looking.Store(false) // first: who comes from here on sees to it that there is another look
 	open := false
 	for _, p := range t.open.list(func(p *passage) bool {
 		open = true
@@ -34,7 +35,6 @@ func (t *TCP) look() {
 	}) {
 		p.reset()
 	}
-	t.looking.Store(false)
 	if open {
 		t.lookLater()
 	}
@@ -44,7 +44,7 @@ func (t *TCP) look() {
 // has not been taken for as long as half a connection may stand still.
 func (d *direction) look() bool {
 	r, last := d.relay, d.stuck
-	d.stuck = stuck{pieces: d.pieces.Load()}
+	d.stuck = stuck{pieces: r.in.pieces.Load() + r.out.pieces.Load()} // who still gets an answer is not stuck
 	if d.stuck.pieces != last.pieces || r.hands.sleepers.has(d) {
 		return false
 	}

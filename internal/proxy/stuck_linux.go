@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"errors"
+	"io"
+
 	"golang.org/x/sys/unix"
 
 	"culvert/internal/upstream"
@@ -17,16 +20,20 @@ func stateOf(c upstream.Conn) state {
 	if !ok {
 		return present
 	}
-	found := present
+	var now uint8
 	_ = raw.Control(func(fd uintptr) { // fails on a closed connection, which is over
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		switch {
-		case err != nil:
-		case info.State == tcpClose:
-			found = gone
-		case info.State == tcpCloseWait:
-			found = ended
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			now = info.State
 		}
 	})
-	return found
+	switch {
+	case now == tcpCloseWait:
+		return ended
+	case now != tcpClose:
+		return present
+	case errors.Is(upstream.EndOfRead(c), io.EOF): // that is left of an orderly end, too, once this side has ended as well
+		return ended
+	default:
+		return gone
+	}
 }
