@@ -137,6 +137,18 @@ func TestTheEndOfADivertDoesNotOpenAnEntrypointThatIsGone(t *testing.T) {
 	}
 }
 
+func TestDatagramsAreNotDivertedToAUnixSocket(t *testing.T) {
+	d := start(t)
+	apply(t, d, read(t, `
+entrypoints: [{name: vpn, protocol: udp, addr: "$addr", routes: [{upstream: app}]}]
+upstreams: [{name: app, members: [{address: "127.0.0.1:9"}]}]
+`, map[string]string{"addr": free(t, "udp")}))
+	_, err := divertOf(t, d, newClient("laptop", named(t, "laptop")), control.Divert{Entrypoint: "vpn", Percent: 100, To: "unix:/run/vpn.sock"})
+	if err == nil || !strings.Contains(err.Error(), "HOST:PORT") {
+		t.Errorf("got %v, want an error that says what it takes", err)
+	}
+}
+
 func TestADivertCanMoveWhatIsOpen(t *testing.T) {
 	d := start(t)
 	vars := map[string]string{"addr": free(t, "tcp"), "app1": named(t, "app1"), "app2": named(t, "app2"), "debug": named(t, "debug")}
