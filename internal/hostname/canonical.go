@@ -170,6 +170,11 @@ func idnaForm(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// The rule of bidi looks at what was there before the mapping, which may make a letter that is written from the right
+	// of a symbol that is not: only what passes once more has a form.
+	if name, err = profile.ToASCII(name); err != nil {
+		return "", err
+	}
 	// The mapping makes a dot of each of these; a dot at the end that comes from nothing follows an empty label.
 	if last, _ := utf8.DecodeLastRuneInString(s); strings.ContainsRune(".\u3002\uff0e\uff61", last) {
 		name = trimDot(name)

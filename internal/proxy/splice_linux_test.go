@@ -328,7 +328,7 @@ func TestHalfClosedAndStalledPipeIsReset(t *testing.T) {
 	b, service := pair(t)
 	var h hands
 	done := make(chan error, 1)
-	r := relay{hands: &h, halfClosed: 300 * time.Millisecond, over: func(err error) { done <- err }}
+	r := relay{hands: &h, halfClosed: 1500 * time.Millisecond, over: func(err error) { done <- err }}
 	_ = service.CloseWrite()
 	r.carry(t.Context(), func() bool {
 		r.join(upstream.FromTCP(a), upstream.FromTCP(b))
