@@ -24,17 +24,17 @@ func TestChecksSpeakTLS(t *testing.T) {
 	defer srv.Close()
 	d := start(t)
 	for i, tt := range []struct{ health, want string }{
-		{"{http: {host: app.example.com, expect: GET says ready}, tls: {insecure: true}}", ""},
-		{"{http: {host: app.example.com, method: HEAD}, tls: {insecure: true}}", ""},
-		{"{http: {expect: ready}, tls: {insecure: true}}", "GET /: 200 OK, body: closed without an answer"},
-		{"{tcp: {}, tls: {insecure: true}}", ""},
-		{"{tcp: {}, tls: {server_name: app.example.com}}", "certificate"},
-		{"{tcp: {}, tls: {}}", "certificate"},
-		{"{http: {path: /}}", "400 Bad Request"}, // in the clear
+		{"http: {host: app.example.com, expect: GET says ready}, tls: {insecure: true}", ""},
+		{"http: {host: app.example.com, method: HEAD}, tls: {insecure: true}", ""},
+		{"http: {expect: ready}, tls: {insecure: true}", "GET /: 200 OK, body: closed without an answer"},
+		{"tcp: {}, tls: {insecure: true}", ""},
+		{"tcp: {}, tls: {server_name: app.example.com}", "certificate"},
+		{"tcp: {}, tls: {}", "certificate"},
+		{"http: {path: /}", "400 Bad Request"}, // in the clear
 	} {
 		apply(t, d, read(t, `
 entrypoints: [{name: app, addr: "$addr", routes: [{upstream: app}]}]
-upstreams: [{name: app, members: [{address: "$app"}], health: $health, connect: {timeout: $timeout}}]
+upstreams: [{name: app, members: [{address: "$app"}], health: {interval: 10s, timeout: 10s, $health}, connect: {timeout: $timeout}}]
 `, map[string]string{"addr": free(t, "tcp"), "app": srv.Listener.Addr().String(), "health": tt.health, "timeout": fmt.Sprint(i+1, "s")}))
 		var m admin.Member
 		await(t, "the first check of "+tt.health, func() bool { m = d.State().Upstreams[0].Members[0]; return m.Check != "" })
