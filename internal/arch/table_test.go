@@ -12,6 +12,7 @@ func table() []row {
 	return []row{
 		// Level 0: knows nothing of the rest.
 		{"nowait", nil},
+		{"epoll", nil},
 		{"mux", []string{"nowait"}},
 		{"cork", []string{"nowait"}},
 		{"hostname", nil},
@@ -23,7 +24,7 @@ func table() []row {
 		{"forwardproxy", []string{"cork"}},
 		{"pki", []string{"forwardproxy"}},
 		{"balancer", nil},
-		{"udp", []string{"cidr"}},
+		{"udp", []string{"cidr", "epoll"}},
 		{"accesslog", nil},
 		{"router", []string{"cidr", "hostname"}},
 		{"proxyproto", nil},
@@ -40,7 +41,7 @@ func table() []row {
 		{"admin", []string{"accesslog", "auth", "cidr"}},
 
 		// Level 2: the data path.
-		{"proxy", []string{"accesslog", "cidr", "hostname", "nowait", "proxyproto", "router", "udp", "upstream"}},
+		{"proxy", []string{"accesslog", "cidr", "epoll", "hostname", "nowait", "proxyproto", "router", "udp", "upstream"}},
 
 		// Level 3: the two ends of a session. Each makes a mux session of a carrier's connection, for tunnel to speak in.
 		{"control", []string{"auth", "cidr", "hostname", "mux", "proxyproto", "tunnel", "tunnel/tls", "tunnel/ws", "udp", "upstream"}},

@@ -1,12 +1,9 @@
 package proxy
 
 import (
-	"os"
 	"sync"
-	"syscall"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"culvert/internal/epoll"
 )
 
 // sleepers are directions on which nothing moves. One goroutine waits for all of them, by an epoll of its own, so that an
@@ -16,8 +13,7 @@ type sleepers struct {
 	mu     sync.Mutex
 	asleep map[uint64]*direction // by names that are never used again, as numbers of descriptors are
 	last   uint64                // name that was given
-	epoll  *os.File              // nil while nobody sleeps
-	fd     int                   // of epoll
+	epoll  *epoll.Epoll          // nil while nobody sleeps
 }
 
 // put has a direction wake up once there is something to read of its source: bytes, an end or an error. It says whether
@@ -35,22 +31,12 @@ func (s *sleepers) put(d *direction) bool {
 	s.last++
 	s.asleep[s.last], d.asleep = d, s.last
 	var failed error
-	err := src.Control(func(fd uintptr) { failed = s.await(int(fd), s.last) })
+	err := src.Control(func(fd uintptr) { failed = s.epoll.Once(int(fd), s.last) })
 	if err != nil || failed != nil {
 		s.remove(d)
 		return false
 	}
 	return true
-}
-
-// await has the epoll tell, once, that there is something to read. A descriptor that has slept before is known to it.
-func (s *sleepers) await(fd int, name uint64) error {
-	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(name)), Pad: int32(uint32(name >> 32))}
-	err := unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, fd, &e)
-	if err == unix.EEXIST {
-		err = unix.EpollCtl(s.fd, unix.EPOLL_CTL_MOD, fd, &e)
-	}
-	return err
 }
 
 // has says whether a direction sleeps.
@@ -86,43 +72,21 @@ func (s *sleepers) remove(d *direction) bool {
 
 // open begins to wait. The caller holds mu.
 func (s *sleepers) open() bool {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	e, err := epoll.New()
 	if err != nil {
 		return false
 	}
-	_ = unix.SetNonblock(fd, true) // package os has the runtime wait only for what is
-	s.asleep, s.fd, s.epoll = make(map[uint64]*direction), fd, os.NewFile(uintptr(fd), "epoll")
-	events, err := s.epoll.SyscallConn()
-	if err == nil {
-		err = s.epoll.SetReadDeadline(time.Time{}) // fails where the runtime cannot wait for it, as at max_user_watches
-	}
-	if err != nil {
-		_ = s.epoll.Close()
-		s.epoll = nil
-		return false
-	}
-	go s.wait(events)
+	s.asleep, s.epoll = make(map[uint64]*direction), e
+	go e.Run(s.told)
 	return true
 }
 
-// wait wakes who has something to read, until the epoll is closed.
-func (s *sleepers) wait(epoll syscall.RawConn) {
-	var events [64]unix.EpollEvent
-	for {
-		n := 0
-		if epoll.Read(func(fd uintptr) bool {
-			n, _ = unix.EpollWait(int(fd), events[:], 0)
-			return n != 0
-		}) != nil {
-			return
-		}
-		for _, e := range events[:max(0, n)] {
-			s.mu.Lock()
-			d := s.asleep[uint64(uint32(e.Fd))|uint64(uint32(e.Pad))<<32]
-			s.mu.Unlock()
-			if d != nil {
-				s.rouse(d)
-			}
-		}
+// told wakes who has something to read.
+func (s *sleepers) told(name uint64) {
+	s.mu.Lock()
+	d := s.asleep[name]
+	s.mu.Unlock()
+	if d != nil {
+		s.rouse(d)
 	}
 }

@@ -2,12 +2,12 @@ package proxy
 
 import (
 	"io"
-	"os"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"culvert/internal/epoll"
 	"culvert/internal/upstream"
 )
 
@@ -44,13 +44,13 @@ func TestWhoCannotSleepWakesUp(t *testing.T) {
 	visitor, a := pair(t)
 	b, service := pair(t)
 	slept := make(chan struct{}, 100)
-	broken, err := os.CreateTemp(t.TempDir(), "")
+	broken, err := epoll.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer broken.Close()
+	_ = broken.Close()
 	var c Carrier
-	c.hands.sleepers = sleepers{asleep: map[uint64]*direction{}, epoll: broken, fd: -1}
+	c.hands.sleepers = sleepers{asleep: map[uint64]*direction{}, epoll: broken}
 	done := between(t.Context(), &c, drowsy{upstream.FromTCP(a), slept}, pumped{upstream.FromTCP(b)}, nil)
 	<-slept
 	say(t, visitor, "hello")

@@ -6,7 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
+
+	"culvert/internal/epoll"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,8 +16,7 @@ import (
 // memory than all else that a flow needs. The zero value is ready; Close ends it.
 type Poller struct {
 	mu      sync.Mutex
-	file    *os.File // the kernel's list of the sockets, an epoll; nil before the first one
-	raw     syscall.RawConn
+	epoll   *epoll.Epoll    // nil before the first socket
 	sockets map[int]*Polled // by descriptor
 	closed  bool
 	running sync.WaitGroup
@@ -77,67 +77,41 @@ func (p *Poller) add(c *Polled) error {
 	if err := p.open(); err != nil {
 		return err
 	}
-	var failed error
-	err := p.raw.Control(func(fd uintptr) {
-		failed = unix.EpollCtl(int(fd), unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(c.fd)})
-	})
-	if err == nil {
-		err = os.NewSyscallError("epoll_ctl", failed)
+	if err := p.epoll.Each(c.fd, uint64(c.fd)); err != nil {
+		return err
 	}
-	if err == nil {
-		p.sockets[c.fd] = c
-	}
-	return err
+	p.sockets[c.fd] = c
+	return nil
 }
 
-// open makes the list, which the runtime waits for as for any file. The caller holds mu.
+// open makes the list. The caller holds mu.
 func (p *Poller) open() error {
 	if p.closed {
 		return net.ErrClosed
 	}
-	if p.file != nil {
+	if p.epoll != nil {
 		return nil
 	}
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	e, err := epoll.New()
 	if err != nil {
-		return os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
-		return os.NewSyscallError("fcntl", err)
-	}
-	file := os.NewFile(uintptr(fd), "epoll")
-	if p.raw, err = file.SyscallConn(); err != nil {
-		_ = file.Close()
 		return err
 	}
-	p.file, p.sockets = file, make(map[int]*Polled)
+	p.epoll, p.sockets = e, make(map[int]*Polled)
 	p.running.Go(p.run)
 	return nil
 }
 
 // run hands over what comes until the list is closed.
 func (p *Poller) run() {
-	var events [64]unix.EpollEvent
 	var buf [MaxDatagram]byte
-	n := 0
-	look := func(fd uintptr) bool {
-		var err error
-		for n, err = unix.EpollWait(int(fd), events[:], 0); err == unix.EINTR; {
-			n, err = unix.EpollWait(int(fd), events[:], 0)
+	p.epoll.Run(func(fd uint64) {
+		p.mu.Lock()
+		c := p.sockets[int(fd)]
+		p.mu.Unlock()
+		if c != nil {
+			c.receive(buf[:])
 		}
-		return n > 0
-	}
-	for p.raw.Read(look) == nil {
-		for _, e := range events[:n] {
-			p.mu.Lock()
-			c := p.sockets[int(e.Fd)]
-			p.mu.Unlock()
-			if c != nil {
-				c.receive(buf[:])
-			}
-		}
-	}
+	})
 }
 
 // receive hands over what is there, but not so much that other sockets wait for long.
@@ -200,10 +174,10 @@ func (c *Polled) Close() error {
 func (p *Poller) Close() {
 	p.mu.Lock()
 	p.closed = true
-	file := p.file
+	e := p.epoll
 	p.mu.Unlock()
-	if file != nil {
-		_ = file.Close()
+	if e != nil {
+		_ = e.Close()
 	}
 	p.running.Wait()
 }
