@@ -29,6 +29,9 @@ func (t tree) check() *cobra.Command {
 			if len(args) == 0 && !cfg.Schema {
 				return fmt.Errorf("%s needs a file: %s culvert.yaml", cmd.CommandPath(), cmd.CommandPath())
 			}
+			if len(args) > 0 && cfg.Schema {
+				return fmt.Errorf("--schema prints the schema of any file; leave %s out, or --schema", args[0])
+			}
 			return nil
 		},
 		complete: cobra.FixedCompletions([]string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt),

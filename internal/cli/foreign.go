@@ -46,9 +46,9 @@ func foreignFlag(cmd *cobra.Command, name string) (string, bool) {
 		}
 	case "config", "print-config":
 		return later + " for clients; use flags, or the environment variables of --help", client
-	case "letsencrypt-domain", "letsencrypt-email", "letsencrypt-issuer", "letsencrypt-ca", "tls-port",
-		"client-forwarding", "client-forwarding-allow", "proxy-protocol", "lb-proxy-protocol", "lb-trusted",
-		"registry", "join", "advertise-addr", "cluster-secret-file", "node-id", "ready-grace":
+	case "letsencrypt-domain", "letsencrypt-email", "letsencrypt-issuer", "letsencrypt-ca",
+		"client-forwarding", "client-forwarding-allow",
+		"registry", "join", "advertise-addr", "cluster-secret-file", "node-id":
 		return later, server
 	case "local", "local-addr", "connections", "basic-auth-username",
 		"basic-auth-password", "basic-auth-password-file", "bearer-token", "bearer-token-file", "oidc-issuer",

@@ -42,6 +42,9 @@ func unknownCommand(parent *cobra.Command, name string) error {
 	if message, ok := foreignCommand(name); ok && parent.Parent() == nil {
 		return fmt.Errorf("unknown command %q: %s", name, message)
 	}
+	if parent.Name() == "udp" && name == "server" {
+		return fmt.Errorf("unknown command %q for %s: use culvert server or culvert tcp server, which carry UDP too", name, parent.CommandPath())
+	}
 	names := commandNames(parent)
 	if best := nearest.Name(name, names); best != "" {
 		return fmt.Errorf("unknown command %q for %s; did you mean %s?", name, parent.CommandPath(), best)

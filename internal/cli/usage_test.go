@@ -10,6 +10,9 @@ func TestUsageErrors(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
 		{"htpp server", `unknown command "htpp" for culvert; did you mean http?`},
 		{"http sever --token x", `unknown command "sever" for culvert http; did you mean server?`},
+		{"udp server", `unknown command "server" for culvert udp: use culvert server or culvert tcp server, which carry UDP too`},
+		{"http server --tls-port 443", "unknown flag --tls-port for culvert http server: it belongs to culvert server, culvert tcp server"},
+		{"check --schema x.yaml", "--schema prints the schema of any file; leave x.yaml out, or --schema"},
 		{"revoke", `unknown command "revoke" for culvert; did you mean culvert token revoke?`},
 		{"frobnicate", `unknown command "frobnicate" for culvert; there are check, client, completion, demo, divert, drain, explain, fileserver, help, http, lb, member, reload, server, status, tcp, token, udp, version`},
 		{"http", "culvert http needs a command: client, fileserver, server"},
