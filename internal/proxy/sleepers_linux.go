@@ -23,20 +23,35 @@ func (s *sleepers) put(d *direction) bool {
 	if !ok {
 		return false
 	}
+	list, name := s.enter(d)
+	if list == nil {
+		return false
+	}
+	// Not with mu held: all the others would wait for the system call. d may wake meanwhile.
+	var failed error
+	err := src.Control(func(fd uintptr) { failed = list.Once(int(fd), name) })
+	if err == nil && failed == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asleep[name] != d {
+		return true // somebody has woken it already
+	}
+	s.remove(d)
+	return false
+}
+
+// enter gives a direction a name among the sleepers, and the list of them; nil if there is none.
+func (s *sleepers) enter(d *direction) (list *epoll.Epoll, name uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.epoll == nil && !s.open() {
-		return false
+		return nil, 0
 	}
 	s.last++
 	s.asleep[s.last], d.asleep = d, s.last
-	var failed error
-	err := src.Control(func(fd uintptr) { failed = s.epoll.Once(int(fd), s.last) })
-	if err != nil || failed != nil {
-		s.remove(d)
-		return false
-	}
-	return true
+	return s.epoll, s.last
 }
 
 // has says whether a direction sleeps.

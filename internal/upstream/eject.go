@@ -34,11 +34,10 @@ func (s *seat) tryAgain(u *Upstream, datagrams bool) {
 	if until == 0 {
 		return
 	}
-	now := u.now()
-	if now < until {
+	now, trial := u.now(), s.trial.Load()
+	if now < until || now < time.Duration(trial) || !s.trial.CompareAndSwap(trial, int64(now+trialTime)) {
 		return
 	}
-	s.trial.Store(int64(now + trialTime))
 	failures := s.row.Load()
 	time.AfterFunc(trialTime, func() {
 		if datagrams && s.row.Load() == failures {
