@@ -43,6 +43,16 @@ func printClients(b *strings.Builder, clients []Client, now time.Time) {
 		fmt.Fprintf(t, "%s\t%.1f ms\t%d\t%d\t%d\n", plain(c.ClientID), c.RTTMillis, c.Links, c.Resumes, c.Streams)
 	}
 	_ = t.Flush()
+	head := "\nClient ID\tDown by Its Check\tLast Error\n"
+	for _, c := range clients {
+		for _, tun := range c.Tunnels {
+			if tun.Down != "" {
+				fmt.Fprintf(t, "%s%s\t%s\t%s\n", head, plain(c.ClientID), plain(tun.Name), plain(tun.Down))
+				head = ""
+			}
+		}
+	}
+	_ = t.Flush()
 }
 
 // ago is how long ago something was, in the largest unit of which there is one: "49 minutes", "1 day".

@@ -18,8 +18,12 @@ func TestPrint(t *testing.T) {
 				ClientID: "730aa1bb96474cbc9f7e76c135e81da8", RemoteAddr: "81.99.136.188:58102", Since: now.Add(-15 * time.Minute),
 				Upstreams: []string{"localhost:8001", "localhost:8000", "localhost:2222"},
 				RTTMillis: 12.345, Links: 2, Resumes: 3,
+				Tunnels: []Tunnel{{Name: "tcp/8001", Down: "connection\trefused"}, {Name: "tcp/8000"}, {Name: "tcp/2222", Down: "timeout"}},
 			},
-			{ClientID: "22fbfe123c884e8284ee0da3680c1311", RemoteAddr: "81.99.136.188:64018", Since: now.Add(-6 * time.Minute), Upstreams: []string{"localhost:8001"}},
+			{
+				ClientID: "22fbfe123c884e8284ee0da3680c1311", RemoteAddr: "81.99.136.188:64018", Since: now.Add(-6 * time.Minute), Upstreams: []string{"localhost:8001"},
+				Tunnels: []Tunnel{{Name: "tcp/8001"}},
+			},
 			{ClientID: "evil\x1b[2J\n", RemoteAddr: "[2001:db8::1]:1", Since: now.Add(time.Hour), Upstreams: []string{"a\tb"}},
 		},
 	}
@@ -41,6 +45,10 @@ Client ID                        Round Trip Links Resumes Connections
 730aa1bb96474cbc9f7e76c135e81da8 12.3 ms    2     3       0
 22fbfe123c884e8284ee0da3680c1311 0.0 ms     0     0       0
 evil?[2J?                        0.0 ms     0     0       0
+
+Client ID                        Down by Its Check Last Error
+730aa1bb96474cbc9f7e76c135e81da8 tcp/8001          connection?refused
+730aa1bb96474cbc9f7e76c135e81da8 tcp/2222          timeout
 `
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("printed (-want +got):\n%s", diff)

@@ -279,7 +279,7 @@ func TestPortThatCannotBeOpenedIsRefusedInWords(t *testing.T) {
 	_, health, _ := net.SplitHostPort(cfg.HealthAddr)
 	m := upstream.NewStatic(upstream.StaticConfig{Network: "tcp", Address: cfg.HealthAddr})
 	for port, want := range map[string]string{
-		fmt.Sprint(taken.Addr().(*net.TCPAddr).Port): "cannot be opened",
+		fmt.Sprint(taken.Addr().(*net.TCPAddr).Port): "is already in use on the server; give another port",
 		health: "the health port (health_addr)",
 	} {
 		name, err := tunnel.ParseName("tcp/" + port)

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,7 +48,13 @@ func (b binding) explain(err error) error {
 	number, _ := strconv.Atoi(port)
 	switch least := unprivileged(); {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return tell(b.askedPort, "address already in use by %s; end that program, or give another port", cmp.Or(holder(b.network, b.addr), "another program"))
+		holder, at := holder(b.network, b.addr)
+		mend := "end that program, or give another port"
+		if every := host == "" || net.ParseIP(host).IsUnspecified(); every && at.IsValid() && !at.Addr().IsUnspecified() {
+			holder += " on " + at.String()
+			mend += ", or one address of this machine instead of all"
+		}
+		return tell(b.askedPort, "address already in use by %s; %s", cmp.Or(holder, "another program"), mend)
 	case errors.Is(err, syscall.EACCES) && number < least:
 		program, _ := os.Executable()
 		return tell(b.askedPort, "permission denied, as a port below %d needs a privilege; write AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit, "+
@@ -103,30 +108,35 @@ func cannotOpen(cfg *config.Server, err error) error {
 	return b.explain(failed.Err)
 }
 
-// holder is the program that listens on an address, "nginx (process 12)"; "" if that cannot be known.
-func holder(network, addr string) string {
+// holder is the program that listens on an address, "nginx (process 12)", and where; "" if that cannot be known.
+func holder(network, addr string) (program string, at netip.AddrPort) {
 	inodes := listening(network, addr)
 	if len(inodes) == 0 {
-		return ""
+		return "", at
 	}
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*") // those of others' processes are for root alone
 	for _, fd := range fds {
 		link, err := os.Readlink(fd)
-		if err != nil || !slices.Contains(inodes, strings.TrimSuffix(strings.TrimPrefix(link, "socket:["), "]")) {
+		if err != nil {
+			continue
+		}
+		at, ok := inodes[strings.TrimSuffix(strings.TrimPrefix(link, "socket:["), "]")]
+		if !ok {
 			continue
 		}
 		pid := strings.Split(fd, "/")[2]
 		if pid == strconv.Itoa(os.Getpid()) {
-			return "this program itself"
+			return "this program itself", at
 		}
 		name, _ := os.ReadFile("/proc/" + pid + "/comm")
-		return fmt.Sprintf("%s (process %s)", cmp.Or(string(bytes.TrimSpace(name)), "a program"), pid)
+		return fmt.Sprintf("%s (process %s)", cmp.Or(string(bytes.TrimSpace(name)), "a program"), pid), at
 	}
-	return ""
+	return "", at
 }
 
-// listening are the inodes of the sockets that stand in the way of one at an address.
-func listening(network, addr string) (inodes []string) {
+// listening are the inodes of the sockets that stand in the way of one at an address, and where each listens.
+func listening(network, addr string) map[string]netip.AddrPort {
+	inodes := make(map[string]netip.AddrPort)
 	want, err := netip.ParseAddrPort(addr)
 	if host, port, splitErr := net.SplitHostPort(addr); err != nil && splitErr == nil && host == "" {
 		want, err = netip.ParseAddrPort("0.0.0.0:" + port)
@@ -148,7 +158,7 @@ func listening(network, addr string) (inodes []string) {
 			}
 			at, ok := kernelAddr(f[local])
 			if ok && at.Port() == want.Port() && (at.Addr() == want.Addr().Unmap() || at.Addr().IsUnspecified() || want.Addr().IsUnspecified()) {
-				inodes = append(inodes, f[inode])
+				inodes[f[inode]] = at
 			}
 		}
 	}

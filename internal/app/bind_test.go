@@ -67,6 +67,9 @@ func TestWhyAnAddressCannotBeListenedOn(t *testing.T) {
 		}},
 		{"the health port", config.TCP, []string{"control-port=0", "health-addr=" + taken}, nil, []string{"--health-addr: listen " + taken + ": " + mend}},
 		{"the TLS port", config.TCP, []string{"control-port=0", "tls-port=" + port}, nil, []string{"--tls-port: listen " + taken + ": " + mend}},
+		{"every address, of which one is taken", config.TCP, []string{"control-port=0", "health-addr=:" + port}, nil, []string{
+			"--health-addr: listen :" + port + ": address already in use by this program itself on " + taken + "; end that program, or give another port, or one address of this machine instead of all",
+		}},
 		{"an address of another machine", config.TCP, []string{"control-port=0", "health-addr=" + lacking + ":2323"}, nil, []string{
 			"--health-addr: listen " + lacking + ":2323: cannot assign requested address, as no interface of this machine has " + lacking + "; give one that it has, or 0.0.0.0 for all of them; " +
 				"for an address that comes later, as with keepalived, set the sysctl net.ipv4.ip_nonlocal_bind=1",

@@ -46,6 +46,11 @@ func (t tree) memberDrain() *cobra.Command {
 }
 
 func (t tree) drainMember(ctx context.Context, cfg *config.MemberDrain, m memberName) error {
+	if cfg.Wait > 0 { // a token that may not look fails before anything is changed
+		if _, err := askUpstreams(ctx, cfg.Control); err != nil {
+			return err
+		}
+	}
 	drain := admin.MemberChange{Drain: new(true), Close: cfg.Close && cfg.Wait == 0}
 	if err := m.change(ctx, cfg.Control, drain); err != nil {
 		return err
@@ -139,7 +144,11 @@ func (t tree) memberWeight() *cobra.Command {
 			if err != nil || weight < 0 || weight > admin.MaxWeight {
 				return admin.MemberChange{}, "", fmt.Errorf("%.40q is not a weight: give a number from 0, for no new connections, to %d", value, admin.MaxWeight)
 			}
-			return admin.MemberChange{Weight: &weight}, "%s has the weight " + value + ".", nil
+			done := "%s has the weight " + value + "."
+			if weight == 0 {
+				done += "\nIt gets no new connections, and member list shows it as draining, until it is given another weight."
+			}
+			return admin.MemberChange{Weight: &weight}, done, nil
 		},
 	})
 }

@@ -68,7 +68,7 @@ func TestConfigurationErrorsAreToldTogether(t *testing.T) {
 	want := `culvert: CULVERT_HTTP_SERVER_CONTROL_PORT: "x" is not a port; give a number from 0 (any free port) to 65535
 culvert: --data-addr: takes a host alone, not port 80; leave the port out: it is --port
 culvert: --port: "70000" is not a port; give a number from 0 (any free port) to 65535
-culvert: --token-file: read secret: open DIR/none: no such file or directory; check the path, which is relative to the folder that the command runs in
+culvert: --token-file: read secret: open DIR/none: no such file or directory; check the path
 See: culvert http server --help
 `
 	if got := strings.ReplaceAll(w.stderr.String(), w.dir, "DIR"); code != 2 || got != want {

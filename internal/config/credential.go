@@ -47,7 +47,7 @@ func (c *Credential) resolve(env Environment) (found Problems) {
 		if err != nil {
 			remedy := ""
 			if errors.Is(err, fs.ErrNotExist) {
-				remedy = "check the path, which is relative to the folder that the command runs in"
+				remedy = file.CheckPath(c.TokenFile)
 			}
 			found.add("token-file", remedy, "%s", err)
 			return found

@@ -39,7 +39,7 @@ func TestServerResolve(t *testing.T) {
 		{"no credential on purpose", "--insecure-no-auth", ""},
 		{"token twice", "--token=" + testToken + " --token-env=GIVEN", "--token: the token is given more than once, by --token and --token-env; keep one of them"},
 		{"no credential, but one", "--insecure-no-auth --token=" + testToken, "--insecure-no-auth: contradicts the token that is given; leave one of the two out"},
-		{"missing token file", "--token-file=DIR/nothing", "--token-file: read secret: open DIR/nothing: no such file or directory; check the path, which is relative to the folder that the command runs in"},
+		{"missing token file", "--token-file=DIR/nothing", "--token-file: read secret: open DIR/nothing: no such file or directory; check the path"},
 		{"empty token file", "--token-file=DIR/empty", "--token-file: read secret: DIR/empty: the file is empty"},
 		{"unset variable", "--token-env=UNSET", "--token-env: the variable that it names is not set; export it, or give the name of another"},
 		{"empty variable", "--token-env=EMPTY", "--token-env: the variable that it names is empty"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"culvert/internal/config/plan"
 	"culvert/internal/control"
@@ -98,6 +99,9 @@ func (d *DataPlane) exposePort(name tunnel.Name) (address string, err error) {
 	if err := e.update(); err != nil {
 		if len(d.offers[name]) == 1 && len(e.diverts) == 0 { // nobody's but this client's
 			e.remove("it could not be opened")
+		}
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return "", fmt.Errorf("port %d is already in use on the server; give another port (%w)", name.Port(), err)
 		}
 		return "", fmt.Errorf("port %d cannot be opened on the server: %w", name.Port(), err)
 	}

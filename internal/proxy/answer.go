@@ -41,7 +41,7 @@ func (r refusal) words() (status int, text string) {
 	case refuseUnknown:
 		return http.StatusNotFound, "no service is offered for this host and path"
 	case refuseEmpty:
-		return http.StatusServiceUnavailable, "no client that offers this service is connected"
+		return http.StatusServiceUnavailable, "the service is down, or no client that offers it is connected"
 	case refuseBusy:
 		return http.StatusServiceUnavailable, "the service has too many connections"
 	case refuseTimeout:

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -67,6 +68,14 @@ func content(path string) ([]byte, *Fault) {
 	return b, nil
 }
 
+// CheckPath is what to do about a path that leads nowhere.
+func CheckPath(path string) string {
+	if filepath.IsAbs(path) {
+		return "check the path"
+	}
+	return "check the path, which is relative to the folder that the command runs in"
+}
+
 func unreadable(path string, err error) *Fault {
 	fault := Fault{File: path, Fault: err.Error(), Remedy: "check where the path leads"}
 	var at *os.PathError
@@ -75,7 +84,7 @@ func unreadable(path string, err error) *Fault {
 	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		fault.Fault, fault.Remedy = "there is no such file", "check the path, which is relative to the folder that the command runs in"
+		fault.Fault, fault.Remedy = "there is no such file", CheckPath(path)
 	case errors.Is(err, os.ErrPermission):
 		fault.Remedy = "let the user that Culvert runs as read it"
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -64,7 +65,7 @@ func (p *prober) askStream(ctx context.Context, conn net.Conn) error {
 	if p.tls != nil {
 		t := tls.Client(conn, p.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("tls handshake: %w", err)
+			return handshakeFailed(err)
 		}
 		conn = t
 	}
@@ -76,6 +77,14 @@ func (p *prober) askStream(ctx context.Context, conn net.Conn) error {
 	default:
 		return p.askExpect(conn, first)
 	}
+}
+
+// handshakeFailed says of a certificate that is not trusted what the check can do about it.
+func handshakeFailed(err error) error {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return fmt.Errorf("tls handshake: %w; insecure: true lets the check take any", err)
+	}
+	return fmt.Errorf("tls handshake: %w", err)
 }
 
 // partTime is how long a service gets to end a connection whose other end has ended, within the time of the check.

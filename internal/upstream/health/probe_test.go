@@ -198,7 +198,7 @@ func TestHTTPRequest(t *testing.T) {
 		err = ask(t, Config{
 			Check: Check{Kind: kind}, Network: "tcp", Address: srv.Listener.Addr().String(), TLS: &tls.Config{ServerName: "example.com"},
 		})
-		if err == nil || !strings.Contains(err.Error(), "tls handshake") {
+		if err == nil || !strings.Contains(err.Error(), "tls handshake") || !strings.HasSuffix(err.Error(), "; insecure: true lets the check take any") {
 			t.Errorf("%s, a certificate that nobody trusts: error %v", kind, err)
 		}
 	}
