@@ -237,6 +237,16 @@ func (k *talk) mustSay(t *testing.T, line string) said {
 	return s
 }
 
+// mustSayAgain is mustSay for datagrams right after a flood, when the kernel may have no room for the first ones.
+func (k *talk) mustSayAgain(t *testing.T, line string) (s said) {
+	t.Helper()
+	eventually(t, patience, "an answer to a datagram", func(context.Context) (err error) {
+		s, err = k.says(line, time.Second)
+		return err
+	})
+	return s
+}
+
 // whoAnswers asks once, over a connection of its own.
 func whoAnswers(t *testing.T, network, source, addr string) string {
 	t.Helper()
