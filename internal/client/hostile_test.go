@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -29,6 +30,12 @@ func serverOf(t *testing.T, upstreams ...Upstream) *tunnel.Session {
 // sessionsOf runs a client against a server whose sessions, one after the other, the test holds itself.
 func sessionsOf(t *testing.T, upstreams ...Upstream) <-chan *tunnel.Session {
 	t.Helper()
+	return sessionsOver(t, quiet, func(net.Conn) {}, upstreams...)
+}
+
+// sessionsOver tells of each connection too, before the session on it.
+func sessionsOver(t *testing.T, log *slog.Logger, tell func(net.Conn), upstreams ...Upstream) <-chan *tunnel.Session {
+	t.Helper()
 	sessions := make(chan *tunnel.Session)
 	var begun []*tunnel.Session // the handler's until the client has ended
 	web := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +43,7 @@ func sessionsOf(t *testing.T, upstreams ...Upstream) <-chan *tunnel.Session {
 		if err != nil {
 			return
 		}
+		tell(conn)
 		m, err := mux.Server(conn, mux.Config{})
 		if err != nil {
 			return
@@ -58,7 +66,7 @@ func sessionsOf(t *testing.T, upstreams ...Upstream) <-chan *tunnel.Session {
 	}
 	u.Scheme, u.Path = "wss", ws.Path
 	c, err := New(Config{
-		URLs: []*url.URL{u}, Token: auth.NewSecret("t0ken"), Trust: pki.Trust{CAFile: ca}, Upstreams: upstreams, Log: quiet,
+		URLs: []*url.URL{u}, Token: auth.NewSecret("t0ken"), Trust: pki.Trust{CAFile: ca}, Upstreams: upstreams, Log: log,
 		Drain: 10 * time.Second,
 	})
 	if err != nil {

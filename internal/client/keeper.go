@@ -183,7 +183,7 @@ func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 		case s.Live() > 0: // it can do without
 			k.log.Debug("no further link", "err", err)
 			b.wait(ctx)
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, ended(s): // who waits for its end tells why
 			return
 		default:
 			failed = true
@@ -191,6 +191,15 @@ func (k *keeper) addLinks(ctx context.Context, s *tunnel.Session) {
 			b.wait(ctx)
 			s.Want()
 		}
+	}
+}
+
+func ended(s *tunnel.Session) bool {
+	select {
+	case <-s.Done():
+		return true
+	default:
+		return false
 	}
 }
 

@@ -1,8 +1,12 @@
 package client
 
 import (
+	"bytes"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,4 +66,49 @@ func TestASessionElsewhereWhileTheServerGoesDown(t *testing.T) {
 		t.Error("the new session ended with the old one")
 	case <-time.After(time.Second): // the client would be back within half of it
 	}
+}
+
+// A session that the server has given up while its connection was lost is over: a new one begins, and nobody is told that the
+// old one is tried again, least of all by a client that goes down just then.
+func TestASessionThatTheServerHasGivenUpIsNotTriedAgain(t *testing.T) {
+	log := wordsOf{up: make(chan struct{}, 9)}
+	conns := make(chan net.Conn, 9)
+	sessions := sessionsOver(t, slog.New(slog.NewTextHandler(&log, nil)), func(c net.Conn) { conns <- c }, Upstream{Tunnel: tunnel.TCPName(2222), Scheme: SchemeTCP, Network: "tcp", Address: "127.0.0.1:1", Spec: "2222=x"})
+	<-sessions
+	select {
+	case <-log.up:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the client has no session")
+	}
+	_ = (<-conns).Close()
+	select {
+	case <-sessions:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no new session")
+	}
+	if text := log.String(); strings.Contains(text, "connection lost, trying again") || !strings.Contains(text, "does not know the session") {
+		t.Errorf("the log has\n%s", text)
+	}
+}
+
+// wordsOf is a log that may be read while it is written.
+type wordsOf struct {
+	mu   sync.Mutex
+	text strings.Builder
+	up   chan struct{} // told of each tunnel that is up
+}
+
+func (w *wordsOf) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if bytes.Contains(p, []byte("tunnel is up")) {
+		w.up <- struct{}{}
+	}
+	return w.text.Write(p)
+}
+
+func (w *wordsOf) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
 }

@@ -97,7 +97,7 @@ func (d *Divert) resolveWish() (found Problems) {
 	}
 	for _, s := range d.Source {
 		if _, err := parsePrefix(s); err != nil {
-			found.add("source", "write an address such as 203.0.113.7, or a CIDR such as 203.0.113.0/24", "%s", err)
+			found.add("source", "", "%s", err)
 		}
 	}
 	for _, s := range d.SNI {

@@ -94,7 +94,7 @@ func (e *Explain) Resolve(env Environment) error {
 	found := e.resolve(env)
 	if e.Source != "" {
 		if _, err := parsePrefix(e.Source); err != nil {
-			found.add("source", "write an address such as 203.0.113.7, or a CIDR such as 203.0.113.0/24", "%s", err)
+			found.add("source", "", "%s", err)
 		}
 	}
 	if e.Last < 1 || e.Last > 10_000 {
