@@ -26,6 +26,8 @@ type question struct {
 	body   any // sent as JSON; nil for none
 	// may is what a token needs to be granted, as the flag of culvert token new.
 	may string
+	// refused is what the operator is told besides when the server finds a fault in what it was to do.
+	refused string
 }
 
 // maxAnswer bounds what is read of an answer: the status of a million clients fits.
@@ -141,6 +143,8 @@ func checkAnswer(host string, q question, resp *http.Response, body []byte) erro
 		return fmt.Errorf("the server at %s lets this token do other things, but not administer: make one with --admin", host)
 	case code == http.StatusForbidden:
 		return fmt.Errorf("the server at %s lets this token do other things, but not read: make one with --read", host)
+	case said && code == http.StatusUnprocessableEntity && q.refused != "":
+		return fmt.Errorf("%s\n%s", failure.Error, q.refused)
 	case said:
 		return errors.New(failure.Error) // the server's words, which say all
 	case code == http.StatusOK, code == http.StatusNotFound:

@@ -67,7 +67,7 @@ func TestCommandsThatAskTheAPI(t *testing.T) {
 		{"explain --last 0", 0, "", "", 2, "", "--last: 0 connections"},
 		{"reload", 200, "{}", "POST /api/reload", 0, "", "has read its configuration file again"},
 		{"reload", 200, `{"warnings":["control_port waits"]}`, "POST /api/reload", 0, "", "culvert: warning: control_port waits\nThe server has read"},
-		{"reload", 422, `{"error":"culvert.yaml:3:5: unknown key \"adr\""}`, "POST /api/reload", 1, "", `culvert: culvert.yaml:3:5: unknown key "adr"`},
+		{"reload", 422, `{"error":"culvert.yaml:3:5: unknown key \"adr\""}`, "POST /api/reload", 1, "", "culvert: culvert.yaml:3:5: unknown key \"adr\"\n" + "culvert: the server goes on with the configuration that it has\n"},
 		{"reload", 403, `{"error":"x"}`, "POST /api/reload", 1, "", "not administer: make one with --admin"},
 		{"drain", 200, "{}", "POST /api/drain", 0, "", "The server drains"},
 		{"divert list", 200, diverts, "GET /api/dataplane", 0, "3f9a1c2b devices    all     127.0.0.1:9000 anna, the shared token 5m0s      0    0\n", ""},

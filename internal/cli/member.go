@@ -58,6 +58,8 @@ func (t tree) drainMember(ctx context.Context, cfg *config.MemberDrain, m member
 	fmt.Fprintf(t.deps.Stderr, "%s gets no new connections.\n", m)
 	open, err := m.awaitEmpty(ctx, cfg.Control, cfg.Wait)
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("interrupted: %s still gets no new connections, until culvert member ready takes it back", m)
 	case err != nil:
 		return err
 	case cfg.Close && open > 0:

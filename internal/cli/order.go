@@ -16,7 +16,7 @@ import (
 // reload has a server read its configuration file again.
 func (t tree) reload() *cobra.Command {
 	return t.order("reload", "Reload: a running server reads its configuration file again, with nothing dropped",
-		question{method: http.MethodPost, path: "/api/reload", may: "admin"}, "The server has read its configuration file again.")
+		question{method: http.MethodPost, path: "/api/reload", may: "admin", refused: "the server goes on with the configuration that it has"}, "The server has read its configuration file again.")
 }
 
 // drain has a server go down in order.

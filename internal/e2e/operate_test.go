@@ -203,7 +203,13 @@ func TestAMemberIsEmptied(t *testing.T) {
 	talks["c"].mustSay(t, "still")
 	does("member ready app/one", 0, "new connections again")
 
-	// The last one ends by itself, while it is waited for.
+	// The last one ends by itself, while it is waited for; who waits no more is told that the member still drains.
+	gives := start(t, program{argv: []string{culvert(), "member", "drain", "app/two", "--wait", "1m", "--url", "wss://" + b.control, "--token-file", b.state + "/token"}})
+	gives.line(t, "app/two gets no new connections")
+	gives.signal(t, syscall.SIGINT)
+	if code := gives.wait(t); code != 130 || !strings.Contains(gives.out.String(), "culvert: interrupted: app/two still gets no new connections, until culvert member ready") {
+		t.Errorf("interrupted: code %d\n%s", code, gives.out.String())
+	}
 	waits := start(t, program{argv: []string{culvert(), "member", "drain", "app/two", "--wait", "1m", "--url", "wss://" + b.control, "--token-file", b.state + "/token"}})
 	waits.line(t, "app/two gets no new connections")
 	talks["c"].Close()
