@@ -196,6 +196,9 @@ func (p *pool) place(o *publication, place offering) {
 		return
 	}
 	p.upstream.Add(placed)
+	if o.down != nil {
+		p.upstream.SetHealth(placed.Member, false, o.down) // who asks is told why
+	}
 }
 
 // poolsOf are the pools that clients who offer a tunnel belong to, each with the place it has for them.

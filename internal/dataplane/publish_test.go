@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"culvert/internal/admin"
 	"culvert/internal/control"
 	"culvert/internal/proxyproto"
 	"culvert/internal/tunnel"
@@ -117,6 +118,9 @@ func TestAPortClosesForAClientThatComesWithItsServiceDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "the port to close", func() bool { return refuses(addr) })
+	if m := d.State().Upstreams[0].Members[0]; m.State != admin.MemberDown || m.LastError != "its check has not ended" {
+		t.Errorf("the state is %s for %q, want down and why", m.State, m.LastError)
+	}
 	p.(control.HealthPublication).Health(true, nil)
 	await(t, "the port to open", func() bool { return !refuses(addr) })
 }
