@@ -66,6 +66,7 @@ func (a *attempt) gotConn(info httptrace.GotConnInfo) {
 func (a *attempt) putIdleConn(err error) {
 	if err == nil && a.conn != nil {
 		a.conn.idle.Store(true)
+		a.conn.pool.returned()
 	}
 }
 

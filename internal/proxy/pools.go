@@ -17,26 +17,41 @@ import (
 // made for another member. As a RoundTripper it sends a request to the first of its candidates that takes it.
 type pools struct {
 	dial     func(context.Context, upstream.Member, *upstream.Visit) (upstream.Conn, error)
-	byMember sync.Map // upstream.Member → *http.Transport
+	byMember sync.Map // upstream.Member → *memberPool
 	closed   atomic.Bool
 }
 
-func (p *pools) of(m upstream.Member) *http.Transport {
-	if t, ok := p.byMember.Load(m); ok {
-		return t.(*http.Transport)
-	}
-	t, _ := p.byMember.LoadOrStore(m, p.open(m))
-	return t.(*http.Transport)
+// memberPool is the connections to one member.
+type memberPool struct {
+	*http.Transport
+	forgotten atomic.Bool
 }
 
-func (p *pools) open(m upstream.Member) *http.Transport {
+// returned closes a connection that is idle again, if the member has gone meanwhile: it would hold up who waits for its end. A
+// request that comes at the wrong moment has http.Transport forget that it was told so.
+func (p *memberPool) returned() {
+	if p.forgotten.Load() {
+		p.CloseIdleConnections()
+	}
+}
+
+func (p *pools) of(m upstream.Member) *memberPool {
+	if t, ok := p.byMember.Load(m); ok {
+		return t.(*memberPool)
+	}
+	t, _ := p.byMember.LoadOrStore(m, p.open(m))
+	return t.(*memberPool)
+}
+
+func (p *pools) open(m upstream.Member) *memberPool {
+	own := new(memberPool)
 	t := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			c, err := p.dial(ctx, m, attemptOf(ctx).visit)
 			if err != nil {
 				return nil, err
 			}
-			return &pooledConn{Conn: c, shared: m.Protocol() == upstream.H2C}, nil
+			return &pooledConn{Conn: c, pool: own, shared: m.Protocol() == upstream.H2C}, nil
 		},
 		DisableCompression:     true, // bodies pass as they are
 		DisableKeepAlives:      p.closed.Load(),
@@ -49,12 +64,14 @@ func (p *pools) open(m upstream.Member) *http.Transport {
 		t.Protocols = new(http.Protocols)
 		t.Protocols.SetUnencryptedHTTP2(true)
 	}
-	return t
+	own.Transport = t
+	return own
 }
 
 func (p *pools) forget(m upstream.Member) {
 	if t, ok := p.byMember.LoadAndDelete(m); ok {
-		t.(*http.Transport).CloseIdleConnections()
+		t.(*memberPool).forgotten.Store(true) // before: what is put back from now on is closed there
+		t.(*memberPool).CloseIdleConnections()
 	}
 }
 
@@ -116,6 +133,7 @@ func report(p *upstream.Place, err error) {
 // pooledConn knows whether anything was written to it, and whether a request has it.
 type pooledConn struct {
 	upstream.Conn
+	pool   *memberPool
 	shared bool          // by requests at the same time, as in HTTP/2
 	writes atomic.Uint64 // Writes begun, whatever came of them
 	idle   atomic.Bool   // the pool has it

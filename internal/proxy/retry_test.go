@@ -174,7 +174,7 @@ func TestNoRequestRunsTwiceOnAUsedConnection(t *testing.T) {
 
 func TestBodyIsHeldForAConnectionThatWasDead(t *testing.T) {
 	for _, size := range []int{0, 5, 20_000} {
-		dead := &pooledConn{}
+		dead := &pooledConn{pool: new(memberPool)}
 		dead.closed.Store(true)
 		if n, err := dead.Write([]byte("x")); n != 0 || !errors.Is(err, net.ErrClosed) || dead.writes.Load() != 0 {
 			t.Fatalf("a closed connection took %d bytes, %v", n, err)
@@ -198,7 +198,7 @@ func TestBodyIsHeldForAConnectionThatWasDead(t *testing.T) {
 }
 
 func TestBodyIsNotHeldOnceSomethingWasSent(t *testing.T) {
-	conn := &pooledConn{}
+	conn := &pooledConn{pool: new(memberPool)}
 	a := &attempt{conn: conn}
 	held := &heldBody{src: bytes.NewReader(make([]byte, 100))}
 	v := &bodyView{held: held, attempt: a, in: &http.Request{}, out: &http.Request{}}
